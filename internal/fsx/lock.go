@@ -1,0 +1,31 @@
+//go:build unix
+
+package fsx
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Lock takes an exclusive flock on f, which is released when f is closed or the process dies. It waits until ctx ends;
+// waiting, if not nil, is called once when somebody else holds it.
+func Lock(ctx context.Context, f *os.File, waiting func()) error {
+	for pause := time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err != unix.EWOULDBLOCK && err != unix.EINTR {
+			return os.NewSyscallError("flock", err)
+		}
+		if waiting != nil {
+			waiting()
+			waiting = nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(pause):
+		}
+	}
+}
