@@ -1,0 +1,245 @@
+package odb
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"fmt"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"run-task/checkout/internal/treepath"
+	"run-task/internal/fail"
+)
+
+const maxTags = 64 // tags upon tags
+
+// Commit peels annotated tags off id and gives the commit and its tree; what the tree's object is is not looked at. An id
+// that leads to a tree or blob is fail.BadData saying so; errors of Read come as they are.
+func (s *Store) Commit(id plumbing.Hash) (commit, tree plumbing.Hash, err error) {
+	typ, commit, data, err := s.peel(id)
+	if err != nil {
+		return plumbing.ZeroHash, plumbing.ZeroHash, err
+	}
+	if typ != plumbing.CommitObject {
+		return plumbing.ZeroHash, plumbing.ZeroHash, fail.Errorf(fail.BadData, "object %s is a %s, not a commit", commit, typ).
+			WithHint("give the full SHA of a commit or of an annotated tag")
+	}
+	tree, _, err = parseCommit(commit, data)
+	return commit, tree, err
+}
+
+// peel follows annotated tags to what they are about.
+func (s *Store) peel(id plumbing.Hash) (plumbing.ObjectType, plumbing.Hash, []byte, error) {
+	for range maxTags {
+		typ, data, err := s.Read(id)
+		if err != nil || typ != plumbing.TagObject {
+			return typ, id, data, err
+		}
+		target, _, ok := header(data, "object ")
+		if !ok {
+			return 0, id, nil, fail.Errorf(fail.BadData, "tag %s is malformed", id)
+		}
+		id = target
+	}
+	return 0, id, nil, fail.Errorf(fail.BadData, "more than %d tags upon each other, up to %s", maxTags, id)
+}
+
+// parseCommit reads the header lines that name other objects; git has them in this order, first of all.
+func parseCommit(id plumbing.Hash, data []byte) (tree plumbing.Hash, parents []plumbing.Hash, err error) {
+	tree, data, ok := header(data, "tree ")
+	if !ok {
+		return tree, nil, fail.Errorf(fail.BadData, "commit %s is malformed", id)
+	}
+	for {
+		var p plumbing.Hash
+		if p, data, ok = header(data, "parent "); !ok {
+			break
+		}
+		parents = append(parents, p)
+	}
+	if !bytes.HasPrefix(data, []byte("author ")) {
+		return tree, nil, fail.Errorf(fail.BadData, "commit %s is malformed", id)
+	}
+	return tree, parents, nil
+}
+
+// header cuts a line "<word><40 hex digits>" off the front of an object.
+func header(data []byte, word string) (id plumbing.Hash, rest []byte, ok bool) {
+	line, rest, ok := bytes.Cut(data, []byte("\n"))
+	digits, found := bytes.CutPrefix(line, []byte(word))
+	if !ok || !found || len(digits) != 2*len(id) {
+		return id, data, false
+	}
+	if _, err := hex.Decode(id[:], digits); err != nil {
+		return id, data, false
+	}
+	return id, rest, true
+}
+
+// Verify proves that a checkout of want, and git's work in it, will find everything: all commits that want and tags lead to,
+// where only those in shallow may lack their parents, all their trees, and that all their blobs are there. Every commit, tag and tree is
+// read, and so proven. want's own tree must also keep the path rules (treepath.Walk) and have blobs where it says so.
+// The first object that is missing or wrong is named, with what needs it: fail.BadData.
+func (s *Store) Verify(ctx context.Context, want plumbing.Hash, shallow []plumbing.Hash, tags []plumbing.Hash) error {
+	v := &verifier{store: s, ctx: ctx, seen: map[plumbing.Hash]bool{}, shallow: map[plumbing.Hash]bool{}}
+	for _, id := range shallow {
+		v.shallow[id] = true
+	}
+	commit, tree, err := s.Commit(want)
+	if err != nil {
+		return err
+	}
+	if err := v.worktree(tree); err != nil {
+		return within(err, "commit %s", commit)
+	}
+	v.commits = []link{{commit, "the request"}}
+	for _, id := range tags {
+		if err := v.tag(id); err != nil {
+			return within(err, "tag %s", id)
+		}
+	}
+	return v.history()
+}
+
+// within says where an error was met, and keeps its reason.
+func within(err error, format string, args ...any) error {
+	return fmt.Errorf(format+": %w", append(args, err)...)
+}
+
+type link struct {
+	id plumbing.Hash
+	by string // what needs it
+}
+
+type verifier struct {
+	store   *Store
+	ctx     context.Context
+	seen    map[plumbing.Hash]bool // commits and trees
+	shallow map[plumbing.Hash]bool
+	commits []link
+	trees   []link
+}
+
+// worktree checks the tree that is going to be checked out.
+func (v *verifier) worktree(root plumbing.Hash) error {
+	v.seen[root] = true
+	read := func(id plumbing.Hash) ([]byte, error) {
+		if v.ctx.Err() != nil {
+			return nil, context.Cause(v.ctx)
+		}
+		return v.store.readAs(plumbing.TreeObject, id)
+	}
+	return treepath.Walk(root, read, func(path string, e treepath.Entry) error {
+		switch e.Mode {
+		case treepath.Gitlink:
+			return nil
+		case treepath.Dir:
+			v.seen[e.ID] = true
+			if !v.store.Has(e.ID) {
+				return within(missing(e.ID), "path %q", path)
+			}
+			return nil
+		}
+		typ, err := v.store.kind(e.ID)
+		if err == nil && typ != plumbing.BlobObject {
+			err = fail.Errorf(fail.BadData, "object %s is a %s, not a blob", e.ID, typ)
+		}
+		if err != nil {
+			return within(err, "path %q", path)
+		}
+		return nil
+	})
+}
+
+func (v *verifier) tag(id plumbing.Hash) error {
+	typ, id, _, err := v.store.peel(id)
+	if err != nil {
+		return err
+	}
+	switch typ {
+	case plumbing.CommitObject:
+		v.commits = append(v.commits, link{id, "a tag"})
+	case plumbing.TreeObject:
+		v.trees = append(v.trees, link{id, "a tag"})
+	}
+	return v.allTrees()
+}
+
+func (v *verifier) history() error {
+	for len(v.commits) > 0 {
+		c := v.commits[len(v.commits)-1]
+		v.commits = v.commits[:len(v.commits)-1]
+		if v.seen[c.id] {
+			continue
+		}
+		v.seen[c.id] = true
+		if v.ctx.Err() != nil {
+			return context.Cause(v.ctx)
+		}
+		data, err := v.store.readAs(plumbing.CommitObject, c.id)
+		if err != nil {
+			return within(err, "commit needed by %s", c.by)
+		}
+		tree, parents, err := parseCommit(c.id, data)
+		if err != nil {
+			return err
+		}
+		by := "commit " + c.id.String()
+		v.trees = append(v.trees, link{tree, by})
+		if err := v.allTrees(); err != nil {
+			return err
+		}
+		if v.shallow[c.id] {
+			continue
+		}
+		for _, p := range parents {
+			v.commits = append(v.commits, link{p, by})
+		}
+	}
+	return nil
+}
+
+// allTrees works through a list, not by recursion: how deep the trees of history are has no bound.
+func (v *verifier) allTrees() error {
+	for len(v.trees) > 0 {
+		t := v.trees[len(v.trees)-1]
+		v.trees = v.trees[:len(v.trees)-1]
+		if v.seen[t.id] {
+			continue
+		}
+		v.seen[t.id] = true
+		if v.ctx.Err() != nil {
+			return context.Cause(v.ctx)
+		}
+		data, err := v.store.readAs(plumbing.TreeObject, t.id)
+		if err != nil {
+			return within(err, "tree needed by %s", t.by)
+		}
+		entries, err := treepath.Parse(data)
+		if err != nil {
+			return fail.Errorf(fail.BadData, "tree %s: %w", t.id, err)
+		}
+		if err := v.entries(t.id, entries); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v *verifier) entries(tree plumbing.Hash, entries []treepath.Entry) error {
+	for _, e := range entries {
+		mode, err := treepath.Canonical(e.Mode)
+		switch {
+		case err != nil, mode == treepath.Gitlink: // git takes unknown modes for submodules
+			continue
+		case mode == treepath.Dir:
+			if !v.seen[e.ID] {
+				v.trees = append(v.trees, link{e.ID, fmt.Sprintf("tree %s, %q", tree, e.Name)})
+			}
+		case !v.store.Has(e.ID):
+			return within(missing(e.ID), "blob needed by tree %s, %q", tree, e.Name)
+		}
+	}
+	return nil
+}
