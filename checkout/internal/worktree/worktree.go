@@ -1,0 +1,204 @@
+// Package worktree makes a directory hold exactly one tree of git's, and writes git's index for it. It trusts neither the
+// tree nor what it finds in the directory: every path is checked before anything is written, a file that stays is one whose
+// content was hashed just now, and nothing is ever opened or written through a link.
+package worktree
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"golang.org/x/sys/unix"
+
+	"run-task/checkout/internal/treepath"
+	"run-task/internal/fsx"
+	"run-task/internal/logs"
+)
+
+// Source gives objects by name. The bytes it returns are proven to have that name; they are only read.
+type Source interface {
+	Read(id plumbing.Hash) (plumbing.ObjectType, []byte, error)
+}
+
+// Clean says what happens to files that are not in the tree.
+type Clean int
+
+const (
+	All  Clean = iota // they are removed: strays, ignored files, nested repositories; a volume's own lost+found stays
+	None              // they stay, unless they stand where the tree has something else
+)
+
+// Options are Write's; the zero value cleans all.
+type Options struct {
+	Clean Clean
+	Keep  []string // paths that are somebody else's, such as a cache inside the worktree: they and what is below them are not looked at
+}
+
+// Summary is what Write did.
+type Summary struct {
+	Files    int   // of the tree, links included, submodules not
+	Written  int   // of them, because they were missing or not right
+	Removed  int   // strays and what was replaced; a directory counts once
+	Bytes    int64 // written
+	Warnings []string
+}
+
+// Write brings root to exactly tree and then writes gitdir's "index", atomically; root's .git is not touched otherwise. A
+// file that is there, ours, with one link, and has the right x bit and content stays as it is, mtime included; submodules
+// become empty directories. New files get 0666 or 0777 less the umask. On an error the index is the old one and root may hold anything.
+//
+// Nothing is changed if the tree breaks a path rule or has objects of the wrong type for its directories and links
+// (fail.BadData), if something that has to go belongs to another uid (fail.PurgeCache) or is a mount point or kept (fail.Usage). Mount
+// points among strays are left alone. Full and read-only disks are fail.IO; ctx ends it between files.
+//
+// Summary.Warnings has one line for each class of thing that git would have done and Write does not: it is for the caller to
+// print. .gitattributes are read, but no content is converted.
+func Write(ctx context.Context, log *logs.Log, root, gitdir *fsx.Dir, tree plumbing.Hash, objects Source, o Options) (Summary, error) {
+	p, err := makePlan(ctx, tree, objects)
+	if err != nil {
+		return Summary{}, err
+	}
+	progress := log.Progress()
+	defer progress.Done()
+	s := newScan(ctx, p, o, progress)
+	if err := s.top(root); err != nil {
+		return Summary{}, err
+	}
+	if err := s.delete(log, root); err != nil {
+		return Summary{}, err
+	}
+	w := &writer{ctx: ctx, root: root, plan: p, objects: objects, progress: progress}
+	w.sum.Removed = len(s.remove)
+	defer w.close()
+	if err := w.all(); err != nil {
+		return w.sum, err
+	}
+	if err := writeIndex(gitdir, p); err != nil {
+		return w.sum, err
+	}
+	w.sum.Warnings = warnings(p, s.mounts)
+	return w.sum, nil
+}
+
+type writer struct {
+	ctx      context.Context
+	root     *fsx.Dir
+	plan     *plan
+	objects  Source
+	progress *logs.Progress
+	sum      Summary
+
+	dir     *fsx.Dir // the directory last used
+	dirPath string
+}
+
+// all writes regular files and submodules' directories, and then the links: while files are written there is none of the tree's.
+func (w *writer) all() error {
+	for _, links := range []bool{false, true} {
+		for i := range w.plan.files {
+			f := &w.plan.files[i]
+			if links != (f.mode == treepath.Link) {
+				continue
+			}
+			if w.ctx.Err() != nil {
+				return context.Cause(w.ctx)
+			}
+			if err := w.one(f); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (w *writer) one(f *file) (err error) {
+	if f.mode == treepath.Gitlink {
+		dir, err := w.open(f.path)
+		if err == nil {
+			f.st, err = dir.Stat()
+		}
+		return err
+	}
+	w.sum.Files++
+	if f.keep {
+		return nil
+	}
+	dirName, name := path.Split(f.path)
+	dir, err := w.open(strings.TrimSuffix(dirName, "/"))
+	if err != nil {
+		return err
+	}
+	if f.mode == treepath.Link {
+		if err := dir.Symlink(f.link, name); err != nil {
+			return err
+		}
+		f.st, err = dir.Lstat(name)
+	} else {
+		err = w.file(dir, name, f)
+	}
+	w.sum.Written++
+	w.progress.Updatef("%d of %d files, %s written", w.sum.Files, len(w.plan.files), logs.Bytes(w.sum.Bytes))
+	return err
+}
+
+func (w *writer) file(dir *fsx.Dir, name string, f *file) error {
+	data, err := readAs(w.objects, plumbing.BlobObject, f.id)
+	if err != nil {
+		return err
+	}
+	perm := uint32(0o666)
+	if f.mode == treepath.Exec {
+		perm = 0o777
+	}
+	out, err := dir.OpenFile(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, perm)
+	if err != nil {
+		return err
+	}
+	n, err := out.Write(data)
+	w.sum.Bytes += int64(n)
+	if err == nil {
+		f.st, err = fsx.FileStat(out)
+	}
+	f.lfs = isPointer(data, int64(len(data)))
+	return errors.Join(err, out.Close())
+}
+
+// open gives a directory below root, made where it is missing. No component is a link. It is valid until the next call.
+func (w *writer) open(name string) (*fsx.Dir, error) {
+	if name == "" {
+		return w.root, nil
+	}
+	if w.dir != nil && w.dirPath == name {
+		return w.dir, nil
+	}
+	w.close()
+	dir := w.root
+	for part := range strings.SplitSeq(name, "/") {
+		sub, err := dir.OpenDir(part)
+		if errors.Is(err, fs.ErrNotExist) {
+			if err = dir.Mkdir(part, 0o777); err == nil || errors.Is(err, os.ErrExist) {
+				sub, err = dir.OpenDir(part)
+			}
+		}
+		if dir != w.root {
+			dir.Close()
+		}
+		if err != nil {
+			return nil, err
+		}
+		dir = sub
+	}
+	w.dir, w.dirPath = dir, name
+	return dir, nil
+}
+
+func (w *writer) close() {
+	if w.dir != nil {
+		w.dir.Close()
+		w.dir = nil
+	}
+}
