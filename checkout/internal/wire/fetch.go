@@ -1,0 +1,253 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"run-task/internal/fail"
+	"run-task/internal/logs"
+	"run-task/internal/retry"
+)
+
+// Want is the commit to fetch.
+type Want struct {
+	SHA   plumbing.Hash // a commit, or an annotated tag
+	Depth int           // commits of history, the wanted one included; 0 means all of it, and the tags
+	Hints []string      // full names of refs that probably contain the commit, the likeliest first
+}
+
+// Where a pack comes from.
+const (
+	RemoteV2 = "remote-v2" // the server gave the very commit
+	RemoteV0 = "remote-v0" // the same, before protocol version 2
+	Hint     = "hint"      // it was reached through Pack.Ref
+	All      = "all"       // it was reached through some branch or tag
+	Local    = "local"     // it was read from a repository on this machine
+)
+
+// Pack is a pack on its way in.
+type Pack struct {
+	// The raw pack, no thin one. An end that comes too early is io.ErrUnexpectedEOF. Nothing behind the pack's own trailer
+	// needs to be read.
+	io.Reader
+	Shallow []plumbing.Hash          // commits whose parents are not sent; some of them may not be in the pack
+	Source  string                   // RemoteV2, RemoteV0, Hint, All or Local
+	Ref     string                   // which hint, for Hint
+	Refs    map[string]plumbing.Hash // refs/tags/..., unpeeled, nil unless all of the history is wanted; many a one may not be in the pack
+}
+
+// Take ingests one pack into a fresh quarantine and says whether the wanted commit is there now with all that it needs.
+// Its errors end the fetch, but for two: when reading the pack failed it is called again with another one, and so it is,
+// once, after fail.BadData.
+type Take func(context.Context, Pack) (bool, error)
+
+// Fetch gets one commit: by its name, else through each hint, else through all branches and tags, until take says that it
+// is there; it returns where it came from. Passing failures are repeated within the budget of o.Retry. What it sends for a
+// commit is the same bytes from every task, so that servers can cache their answers.
+//
+// It fails with Gone if the server no longer has the commit, Refused if it may have it but gives it to nobody, Denied for
+// credentials, host keys and repositories that do not exist, Busy for a rate limit and Unavailable for all other trouble.
+func Fetch(ctx context.Context, log *logs.Log, u URL, o Options, w Want, take Take) (source string, err error) {
+	if err := w.check(); err != nil {
+		return "", err
+	}
+	if u.Scheme == "file" {
+		if err := fetchLocal(ctx, u, w, take); err != nil {
+			return "", err
+		}
+		return Local, nil
+	}
+	maskCredentials(log, u)
+	o.Limits = o.Limits.withDefaults()
+	if o.Agent == "" {
+		o.Agent = "run-task"
+	}
+	if o.Retry.Start.IsZero() { // one budget for all ways together
+		o.Retry.Start = time.Now()
+		if o.Retry.Now != nil {
+			o.Retry.Start = o.Retry.Now()
+		}
+	}
+	f := &fetcher{log: log, u: u, o: o, want: w, take: take, reason: fail.Gone}
+	defer f.drop()
+	for _, way := range []func(context.Context) (string, error){f.exact, f.hints, f.all} {
+		source, err := way(ctx)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", u, err)
+		}
+		if source != "" {
+			return source, nil
+		}
+	}
+	return "", f.lost()
+}
+
+func (w Want) check() error {
+	if w.SHA.IsZero() || w.Depth < 0 {
+		return fail.Errorf(fail.Usage, "no commit %s with depth %d can be fetched", w.SHA, w.Depth)
+	}
+	for _, h := range w.Hints {
+		if !strings.HasPrefix(h, "refs/") || len(h) > 1000 || strings.ContainsFunc(h, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+			return fail.Errorf(fail.Usage, "%q is not a full ref name", h).WithHint("give it as refs/heads/... or refs/tags/...")
+		}
+	}
+	return nil
+}
+
+func maskCredentials(log *logs.Log, u URL) {
+	if u.password != "" {
+		log.Mask(u.password)
+	} else if u.Scheme != "ssh" { // over HTTP a lone user name is a token
+		log.Mask(u.User)
+	}
+}
+
+type fetcher struct {
+	log  *logs.Log
+	u    URL
+	o    Options
+	want Want
+	take Take
+
+	link    link // nil when there is none
+	ad      *advert
+	badOnce bool // take has refused a pack's content before
+
+	asked  []string    // what was asked and answered, for the last error
+	reason fail.Reason // of it
+}
+
+func (f *fetcher) notef(format string, args ...any) {
+	f.asked = append(f.asked, fmt.Sprintf(format, args...))
+}
+
+func (f *fetcher) connect(ctx context.Context) (err error) {
+	if f.link == nil {
+		f.link, f.ad, err = open(ctx, f.log, f.u, f.o)
+	}
+	return err
+}
+
+func (f *fetcher) drop() {
+	if f.link != nil {
+		f.link.close()
+	}
+	f.link = nil
+}
+
+// try runs one attempt, and again while what fails may pass.
+func (f *fetcher) try(ctx context.Context, attempt func(context.Context) (bool, error)) (ok bool, err error) {
+	err = retry.Do(ctx, f.log, f.o.Retry, func(ctx context.Context) error {
+		err := f.connect(ctx)
+		if err == nil {
+			ok, err = attempt(ctx)
+		}
+		if err != nil {
+			f.drop()
+		}
+		// A flipped bit on the way is as likely as a broken server, so bad content gets one more chance.
+		if err != nil && !f.badOnce && fail.Of(err) == fail.BadData {
+			f.badOnce = true
+			return retry.Again(err, 0)
+		}
+		return err
+	})
+	return ok, err
+}
+
+// get asks for commits and lets take have the pack. said is what the server answered instead of one.
+func (f *fetcher) get(ctx context.Context, wants []plumbing.Hash, depth int, pack Pack) (ok bool, said string, err error) {
+	if !f.link.lasting() {
+		defer f.drop()
+	}
+	if depth > 0 && !f.ad.canDeepen() {
+		f.log.Verbosef("the server cannot shorten the history: all of it comes")
+		depth = 0
+	}
+	body, err := f.ad.fetchRequest(f.o.Agent, wants, depth, f.want.Depth == 0)
+	if err != nil {
+		return false, "", err
+	}
+	p, err := f.link.ask(ctx, body)
+	if err == nil {
+		if f.ad.v2 {
+			pack.Shallow, err = readV2Header(p)
+		} else if pack.Shallow, err = readV0Header(p, depth > 0); depth == 0 {
+			pack.Shallow = f.ad.shallow
+		}
+	}
+	var server *serverError
+	if errors.As(err, &server) {
+		return false, server.text, nil
+	}
+	if err != nil {
+		return false, "", netError(err)
+	}
+	r := &packReader{p: p, log: f.log}
+	pack.Reader = r
+	ok, err = f.take(ctx, pack)
+	if broken := r.broken(); broken != nil && !ok {
+		err = netError(fmt.Errorf("the pack did not arrive whole: %w", broken))
+	}
+	return ok && err == nil, "", err
+}
+
+// netError gives an error its reason, unless it has one.
+func netError(err error) error {
+	var known *fail.Error
+	if errors.As(err, &known) {
+		return err
+	}
+	return retry.Net(err)
+}
+
+// refs are the refs whose names begin with one of the prefixes.
+func (f *fetcher) refs(ctx context.Context, prefixes ...string) ([]ref, error) {
+	refs := f.ad.refs
+	if f.ad.v2 {
+		p, err := f.link.ask(ctx, f.ad.refsRequest(f.o.Agent, prefixes))
+		if err == nil {
+			refs, err = readRefs(p)
+		}
+		if err != nil {
+			return nil, netError(err)
+		}
+	}
+	var found []ref
+	for _, r := range refs { // a server may send more than it was asked for
+		if slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(r.name, p) }) {
+			found = append(found, r)
+		}
+	}
+	return found, nil
+}
+
+// tags are what Pack.Refs is to be.
+func (f *fetcher) tags(ctx context.Context) (map[string]plumbing.Hash, error) {
+	if f.want.Depth > 0 {
+		return nil, nil
+	}
+	refs, err := f.refs(ctx, "refs/tags/")
+	tags := make(map[string]plumbing.Hash, len(refs))
+	for _, r := range refs {
+		tags[r.name] = r.hash
+	}
+	return tags, err
+}
+
+func (f *fetcher) lost() error {
+	asked := "asked   " + strings.Join(f.asked, "; ")
+	if f.reason == fail.Refused {
+		return fail.Errorf(fail.Refused, "commit %.8s is not given out by %s", f.want.SHA, f.u).WithDetails(asked).
+			WithHint("name a ref that contains the commit, or set uploadpack.allowAnySHA1InWant on the server")
+	}
+	return fail.Errorf(fail.Gone, "commit %.8s is gone from %s", f.want.SHA, f.u).WithDetails(asked).
+		WithHint("no other commit is ever used in its place; start a new pipeline, or keep its ref or pin longer")
+}

@@ -1,0 +1,97 @@
+package wire
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"run-task/internal/fail"
+)
+
+// canDeepen tells whether a depth may be asked for.
+func (a *advert) canDeepen() bool {
+	if a.v2 {
+		return slices.Contains(strings.Fields(a.caps["fetch"]), "shallow")
+	}
+	return a.has("shallow")
+}
+
+// fetchRequest asks for commits. Nothing in it differs from task to task, nor does the order.
+func (a *advert) fetchRequest(agent string, wants []plumbing.Hash, depth int, tags bool) ([]byte, error) {
+	if a.v2 {
+		return a.fetchV2(agent, wants, depth, tags), nil
+	}
+	return a.fetchV0(agent, wants, depth, tags)
+}
+
+// command begins a request of version 2 (gitprotocol-v2, "Command Request"): with no capability that the server did not name.
+func (a *advert) command(name, agent string) *request {
+	r := &request{}
+	r.linef("command=%s", name)
+	if a.has("agent") {
+		r.linef("agent=%s", agent)
+	}
+	if a.has("object-format") {
+		r.linef("object-format=sha1")
+	}
+	r.delim()
+	return r
+}
+
+func (a *advert) refsRequest(agent string, prefixes []string) []byte {
+	r := a.command("ls-refs", agent)
+	r.linef("peel")
+	for _, p := range prefixes {
+		r.linef("ref-prefix %s", p)
+	}
+	r.flush()
+	return r.Bytes()
+}
+
+func (a *advert) fetchV2(agent string, wants []plumbing.Hash, depth int, tags bool) []byte {
+	r := a.command("fetch", agent)
+	r.linef("no-progress")
+	if tags {
+		r.linef("include-tag")
+	}
+	r.linef("ofs-delta")
+	if depth > 0 {
+		r.linef("deepen %d", depth)
+	}
+	for _, h := range wants {
+		r.linef("want %s", h)
+	}
+	r.linef("done")
+	r.flush()
+	return r.Bytes()
+}
+
+// fetchV0 is gitprotocol-pack, "Packfile Negotiation", all at once: with no haves there is nothing to wait for.
+func (a *advert) fetchV0(agent string, wants []plumbing.Hash, depth int, tags bool) ([]byte, error) {
+	if !a.has("side-band-64k") {
+		return nil, fail.Errorf(fail.Refused, "the server is too old: it has no side-band-64k").WithHint("update the git server")
+	}
+	caps := " side-band-64k"
+	for _, c := range []string{"no-progress", "include-tag", "ofs-delta"} {
+		if a.has(c) && (c != "include-tag" || tags) {
+			caps += " " + c
+		}
+	}
+	if a.has("agent") {
+		caps += " agent=" + agent
+	}
+	r := &request{}
+	for i, h := range wants {
+		if i > 0 {
+			caps = ""
+		}
+		r.linef("want %s%s", h, caps)
+	}
+	if depth > 0 {
+		r.linef("deepen %d", depth)
+	}
+	r.flush()
+	r.linef("done")
+	return r.Bytes(), nil
+}

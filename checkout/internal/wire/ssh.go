@@ -1,0 +1,269 @@
+package wire
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+
+	"github.com/skeema/knownhosts"
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+
+	"run-task/internal/fail"
+	"run-task/internal/logs"
+	"run-task/internal/retry"
+)
+
+// openSSH runs git-upload-pack at the other end (gitprotocol-pack, "SSH Transport"). The library knows neither contexts nor
+// time limits, so the connection is closed when either ends.
+func openSSH(ctx context.Context, log *logs.Log, u URL, o Options) (link, *advert, error) {
+	config, closeAgent, err := sshConfig(log, u, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer closeAgent()
+	conn, err := (&net.Dialer{Timeout: o.Limits.Connect}).DialContext(ctx, "tcp", u.address())
+	if err != nil {
+		return nil, nil, retry.Net(err)
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	closer := func() { stop(); conn.Close() }
+	conn.SetDeadline(time.Now().Add(o.Limits.TLS))
+	client, err := handshake(conn, u, config)
+	if err != nil {
+		closer()
+		return nil, nil, err
+	}
+	run, err := uploadPack(client, log, u)
+	if err != nil {
+		closer()
+		return nil, nil, retry.Net(err)
+	}
+	conn.SetDeadline(time.Time{})
+	s := &stream{w: run.in, r: newPktReader(watch(run.out, o.Limits, closer)), closer: closer, limits: o.Limits, idle: true}
+	a, err := readAdvert(s.r)
+	if err != nil {
+		if early(err) == io.ErrUnexpectedEOF { // then stderr tells why, once it is complete
+			conn.SetDeadline(time.Now().Add(o.Limits.TLS))
+			run.Wait()
+		}
+		closer()
+		return nil, nil, greetingError(err, run.said.String())
+	}
+	return s, a, nil
+}
+
+// program is a git-upload-pack that runs at the other end.
+type program struct {
+	*ssh.Session
+	in   io.Writer
+	out  io.Reader
+	said firstBytes // on stderr
+}
+
+func uploadPack(client *ssh.Client, log *logs.Log, u URL) (*program, error) {
+	session, err := client.NewSession()
+	if err != nil {
+		return nil, err
+	}
+	p := &program{Session: session}
+	// Servers may refuse it, and then speak version 0.
+	if err := p.Setenv("GIT_PROTOCOL", "version=2"); err != nil {
+		log.Verbosef("the server takes no GIT_PROTOCOL")
+	}
+	p.Stderr = &p.said
+	if p.in, err = p.StdinPipe(); err != nil {
+		return nil, err
+	}
+	if p.out, err = p.StdoutPipe(); err != nil {
+		return nil, err
+	}
+	return p, p.Start("git-upload-pack " + quote(u.Path))
+}
+
+// quote makes one word of s for the shell at the other end, which may be a csh: "!" stands outside of the quotes as well.
+func quote(s string) string {
+	return "'" + strings.NewReplacer("'", `'\''`, "!", `'\!'`).Replace(s) + "'"
+}
+
+// hostKeys is a client configuration that also keeps what was wrong with the host key: the library only says that the handshake failed.
+type hostKeys struct {
+	ssh.ClientConfig
+	err error
+}
+
+func sshConfig(log *logs.Log, u URL, o Options) (*hostKeys, func(), error) {
+	hosts, err := knownHosts(log, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	auth, closeAgent, err := sshAuth(log, u, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	c := &hostKeys{ClientConfig: ssh.ClientConfig{User: u.User, Auth: auth, HostKeyAlgorithms: hosts.HostKeyAlgorithms(u.address())}}
+	c.HostKeyCallback = func(name string, remote net.Addr, key ssh.PublicKey) error {
+		c.err = hostKeyError(hosts.HostKeyCallback()(name, remote, key), u, key)
+		return c.err
+	}
+	if c.User == "" {
+		c.User = "git"
+	}
+	return c, closeAgent, nil
+}
+
+func handshake(conn net.Conn, u URL, config *hostKeys) (*ssh.Client, error) {
+	c, channels, requests, err := ssh.NewClientConn(conn, u.address(), &config.ClientConfig)
+	if err != nil {
+		return nil, handshakeError(err, config.err, config.User, u)
+	}
+	return ssh.NewClient(c, channels, requests), nil
+}
+
+func handshakeError(err, hostErr error, user string, u URL) error {
+	var none *ssh.AlgorithmNegotiationError
+	switch {
+	case hostErr != nil:
+		return hostErr
+	case strings.Contains(err.Error(), "unable to authenticate"): // it has no type
+		return fail.Errorf(fail.Denied, "%s accepts no key of ours for user %q", u.Host, user).
+			WithHint("give the right key, or an agent that has it")
+	case errors.As(err, &none):
+		return fail.Errorf(fail.Denied, "ssh to %s: %w", u.Host, err).
+			WithHint("the server offers no host key of a kind that known_hosts has for it: compare with ssh-keyscan's, over a channel that you trust")
+	}
+	return retry.Net(err)
+}
+
+func hostKeyError(err error, u URL, key ssh.PublicKey) error {
+	switch {
+	case err == nil:
+		return nil
+	case knownhosts.IsHostUnknown(err):
+		return fail.Errorf(fail.Denied, "the host key of %s is not known: %s %s", u.Host, key.Type(), ssh.FingerprintSHA256(key)).
+			WithHint("compare the fingerprint with what the server's owner publishes, then add the key to known_hosts")
+	case knownhosts.IsHostKeyChanged(err):
+		return fail.Errorf(fail.Denied, "the host key of %s is not the one in known_hosts: %s %s", u.Host, key.Type(), ssh.FingerprintSHA256(key)).
+			WithHint("someone may be between us and the server; if its key was changed on purpose, replace it in known_hosts")
+	}
+	return fail.Errorf(fail.Denied, "the host key of %s: %w", u.Host, err).WithHint("look for a line of this host in known_hosts")
+}
+
+// knownHosts reads the files of known host keys: those given must exist, those by default need not.
+func knownHosts(log *logs.Log, o Options) (*knownhosts.HostKeyDB, error) {
+	files := o.KnownHosts
+	if len(files) == 0 {
+		candidates := []string{"/etc/ssh/ssh_known_hosts"}
+		if o.Home != "" {
+			candidates = append([]string{filepath.Join(o.Home, ".ssh", "known_hosts")}, candidates...)
+		}
+		for _, f := range candidates {
+			if _, err := os.Stat(f); err == nil {
+				files = append(files, f)
+			}
+		}
+	}
+	if len(files) == 0 {
+		log.Verbosef("there is no known_hosts file")
+	}
+	hosts, err := knownhosts.NewDB(files...)
+	if err != nil {
+		return nil, fail.Errorf(fail.Denied, "known_hosts: %w", err).WithHint("make the file readable and correct")
+	}
+	return hosts, nil
+}
+
+// sshAuth collects our keys as one method: the library tries each method only once.
+func sshAuth(log *logs.Log, u URL, o Options) ([]ssh.AuthMethod, func(), error) {
+	if o.SSHKey != "" {
+		key, err := readKey(o.SSHKey)
+		if err != nil {
+			return nil, nil, fail.Errorf(fail.Denied, "ssh key: %w", err).
+				WithHint("give a private key file without a passphrase, or load the key into an agent")
+		}
+		return methods(u, []ssh.Signer{key}), func() {}, nil
+	}
+	var signers []ssh.Signer
+	closeAgent := func() {}
+	if o.SSHAuthSock != "" {
+		conn, err := net.Dial("unix", o.SSHAuthSock)
+		if err == nil {
+			closeAgent = func() { conn.Close() }
+			signers, err = agent.NewClient(conn).Signers()
+		}
+		if err != nil {
+			log.Warnf("the ssh agent cannot be used: %v", err)
+		}
+	}
+	for _, name := range []string{"id_ed25519", "id_ecdsa", "id_rsa"} {
+		if o.Home == "" {
+			break
+		}
+		key, err := readKey(filepath.Join(o.Home, ".ssh", name))
+		if err == nil {
+			signers = append(signers, key)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			log.Verbosef("key not used: %v", err)
+		}
+	}
+	return methods(u, signers), closeAgent, nil
+}
+
+func methods(u URL, signers []ssh.Signer) (m []ssh.AuthMethod) {
+	if len(signers) > 0 {
+		m = append(m, ssh.PublicKeys(signers...))
+	}
+	if u.password != "" {
+		m = append(m, ssh.Password(u.password))
+	}
+	return m
+}
+
+func readKey(file string) (ssh.Signer, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	key, err := ssh.ParsePrivateKey(pem)
+	if err != nil {
+		return nil, fmt.Errorf("%q: %w", file, err)
+	}
+	return key, nil
+}
+
+// firstBytes keeps the beginning of what is written to it.
+type firstBytes struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (f *firstBytes) Write(p []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.buf.Write(p[:min(len(p), max(0, 4096-f.buf.Len()))])
+	return len(p), nil
+}
+
+// String is the lines of it that have words: servers put frames and empty lines around what they say.
+func (f *firstBytes) String() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var lines []string
+	for line := range strings.Lines(f.buf.String()) {
+		line = strings.TrimSpace(strings.TrimPrefix(line, "remote:"))
+		if strings.ContainsFunc(line, unicode.IsLetter) {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "; ")
+}
