@@ -1,0 +1,74 @@
+//go:build unix
+
+// Package report tells others how the job went: a file for machines, --status-file.
+package report
+
+import (
+	"io"
+	"strings"
+	"time"
+
+	"run-task/internal/fail"
+	"run-task/internal/logs"
+)
+
+// Report gathers what there is to say about a job, and writes it to the status file if one was opened. Its zero value is
+// ready to use.
+type Report struct {
+	// Mask hides the secrets that run-task knows of in all text. Without it only those in URLs are hidden.
+	Mask func(string) string
+
+	file   *File
+	status Status
+}
+
+// Open opens the status file and writes that the job is being set up; see OpenFile.
+func (r *Report) Open(path string) error {
+	f, err := OpenFile(path, r.mask)
+	if err != nil {
+		return err
+	}
+	r.file = f
+	return r.write(Setup)
+}
+
+func (r *Report) mask(text string) string {
+	if r.Mask != nil {
+		return r.Mask(text)
+	}
+	var b strings.Builder
+	io.WriteString(logs.New(&b, logs.Normal, false), text)
+	return b.String()
+}
+
+// Step adds a step and how long it took.
+func (r *Report) Step(name string, took time.Duration) {
+	r.status.Steps = append(r.status.Steps, Step{name, took.Seconds()})
+}
+
+// Checkout adds a worktree; what the words mean is said at the type of that name.
+func (r *Report) Checkout(name, dir, sha, commit, tree, source string, seconds float64) {
+	r.status.Checkouts = append(r.status.Checkouts, Checkout{name, dir, sha, commit, tree, source, seconds})
+}
+
+// Command writes that the command gets the process now. If that fails after all, Failed comes after it.
+func (r *Report) Command() error { return r.write(Handed) }
+
+// Done writes that all is done and that there was no command.
+func (r *Report) Done() error { return r.write(Done) }
+
+// Failed writes why run-task ended the task, in which step.
+func (r *Report) Failed(step string, err error) error {
+	reason := fail.Of(err)
+	r.status.Reason, r.status.Code = reason.String(), int(reason)
+	r.status.Step, r.status.Error, r.status.Hint = step, err.Error(), fail.Hint(err)
+	return r.write(Failed)
+}
+
+func (r *Report) write(phase string) error {
+	r.status.Phase = phase
+	if r.file == nil {
+		return nil
+	}
+	return r.file.Write(r.status)
+}

@@ -1,0 +1,121 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+	"unicode/utf8"
+
+	"run-task/internal/logs"
+)
+
+// MaxSize is the largest status in bytes: what Kubernetes reads of a termination message.
+const MaxSize = 4096
+
+// The phases of a run.
+const (
+	Setup  = "setup"   // run-task is at work, or was killed at it
+	Handed = "command" // the command has the process: its exit status is the task's
+	Done   = "done"    // there was no command to run, and all else is done
+	Failed = "failed"  // run-task ended the task: code and reason say why
+)
+
+// Status is what --status-file holds: one JSON object, one schema. docs/status-file.md documents it.
+type Status struct {
+	Version   int        `json:"version"` // of the schema: 1
+	Phase     string     `json:"phase"`
+	Reason    string     `json:"reason,omitempty"` // fail.Reason's word
+	Code      int        `json:"code"`             // exit code; 0 unless failed
+	Step      string     `json:"step,omitempty"`   // the one that failed
+	Error     string     `json:"error,omitempty"`
+	Hint      string     `json:"hint,omitempty"`
+	Steps     []Step     `json:"steps,omitempty"` // in order, the failed one included
+	Checkouts []Checkout `json:"checkouts,omitempty"`
+	Truncated bool       `json:"truncated,omitempty"` // something was cut or left out to stay within MaxSize
+}
+
+// Step is one thing that run-task did.
+type Step struct {
+	Name    string  `json:"name"`
+	Seconds float64 `json:"seconds"`
+}
+
+// Checkout is a worktree at its pinned commit.
+type Checkout struct {
+	Name    string  `json:"name,omitempty"` // as in CHECKOUT_<NAME>_SHA
+	Dir     string  `json:"dir"`
+	SHA     string  `json:"sha"`    // as pinned
+	Commit  string  `json:"commit"` // what HEAD names: another than SHA only where that names a tag
+	Tree    string  `json:"tree"`
+	Source  string  `json:"source"` // where the objects came from
+	Seconds float64 `json:"seconds"`
+}
+
+// encode makes one line of JSON, at most MaxSize bytes, of any text: masked, and then printable on one line as in run-task's log.
+func encode(s Status, mask func(string) string) []byte {
+	clean := func(text string) string { return logs.OneLine(mask(text)) }
+	s.Version = 1
+	s.Step, s.Error, s.Hint = clean(s.Step), clean(s.Error), clean(s.Hint)
+	s.Steps, s.Checkouts = append([]Step(nil), s.Steps...), append([]Checkout(nil), s.Checkouts...)
+	for i, step := range s.Steps {
+		s.Steps[i] = Step{clean(step.Name), round(step.Seconds)}
+	}
+	for i, c := range s.Checkouts {
+		s.Checkouts[i] = Checkout{clean(c.Name), clean(c.Dir), clean(c.SHA), clean(c.Commit), clean(c.Tree), clean(c.Source), round(c.Seconds)}
+	}
+	for {
+		b := marshal(s)
+		if len(b) <= MaxSize || !s.shrink() {
+			return b
+		}
+		s.Truncated = true
+	}
+}
+
+// round keeps milliseconds; JSON has neither infinity nor NaN.
+func round(seconds float64) float64 {
+	if r := math.Round(seconds*1000) / 1000; !math.IsInf(r, 0) && !math.IsNaN(r) {
+		return r
+	}
+	return 0
+}
+
+// shrink takes away what a reader misses least: why it failed comes before where it went well.
+func (s *Status) shrink() bool {
+	const long, short = 1200, 400 // a quote doubles: the three together still fit
+	switch {
+	case len(s.Error) > long:
+		s.Error = cut(s.Error, long)
+	case len(s.Hint) > short:
+		s.Hint = cut(s.Hint, short)
+	case len(s.Checkouts) > 0:
+		s.Checkouts = s.Checkouts[:len(s.Checkouts)*3/4]
+	case len(s.Steps) > 0:
+		s.Steps = s.Steps[:len(s.Steps)*3/4]
+	case len(s.Step) > short/4:
+		s.Step = cut(s.Step, short/4)
+	default:
+		return false
+	}
+	return true
+}
+
+// cut keeps the beginning, n bytes with the sign that something is missing, and no part of a character.
+func cut(s string, n int) string {
+	const more = "…"
+	n -= len(more)
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n] + more
+}
+
+func marshal(s Status) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if e.Encode(s) != nil { // cannot be: strings, finite numbers
+		return []byte("{}\n")
+	}
+	return b.Bytes()
+}
