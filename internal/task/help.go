@@ -1,0 +1,72 @@
+package task
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+const usageText = `run-task makes a container ready for one CI task, then becomes the task's command.
+
+  run-task [flags] -- command [args...]
+  run-task checkout [flags] DIR[,KEY=VALUE...]...   the checkout alone, with no command after it
+  run-task install DIR                              put this binary into DIR, for other containers that mount it
+  run-task cache name NAME...                       cache names that change with this binary: NAME-<20 hex digits>
+
+It checks cache directories and gives them to the task's user, drops privileges for good, checks
+out the pinned commit without git in the image, and execs the command. Try --plan first.
+
+Settings come from the command line, then ` + File + ` (keys are the flags' names), then the
+variable in brackets, then the CI's own variables. Flags without a variable decide identity,
+ownership or trust: the environment has no say in them. The values of a repeatable flag stand one
+a line in its variable.
+`
+
+// Examples of what most users begin with.
+const examples = `
+Examples:
+  run-task --user worker --cache /builds/cache --checkout /builds/src -- make test
+  run-task --checkout src,repo=https://host/repo.git,sha=<40 hex digits>,depth=0 -- ./ci
+  run-task checkout --status-file /dev/termination-log /src
+`
+
+// help is the page of the main job, or of a subcommand with its settings.
+func help(usage string, settings []setting, after string) string {
+	var b strings.Builder
+	b.WriteString(usage)
+	group := ""
+	for _, s := range settings {
+		if s.group != group {
+			group = s.group
+			fmt.Fprintf(&b, "\n%s:\n", group)
+		}
+		fmt.Fprintf(&b, "  %s\n", strings.TrimSpace("--"+s.name+" "+s.value))
+		usage := s.usage
+		if e := s.env(); e != "" {
+			usage += " [" + e + "]"
+		}
+		b.WriteString(wrap(usage, "        ", 98))
+	}
+	b.WriteString(after)
+	return b.String()
+}
+
+// wrap breaks text at spaces into indented lines of at most width bytes, where it has spaces to break at.
+func wrap(text, indent string, width int) string {
+	var lines []string
+	for _, word := range strings.Fields(text) {
+		if last := len(lines) - 1; last >= 0 && len(lines[last])+1+len(word) <= width {
+			lines[last] += " " + word
+		} else {
+			lines = append(lines, indent+word)
+		}
+	}
+	return strings.Join(append(lines, ""), "\n")
+}
+
+// forCheckout are the settings of "run-task checkout", which has no command and takes its directories as arguments.
+func forCheckout() []setting {
+	return slices.DeleteFunc(slices.Clone(settings), func(s setting) bool {
+		return s.name == "checkout" || s.name == "cwd" || s.name == "pass-fds"
+	})
+}
