@@ -1,0 +1,146 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/cgi"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+)
+
+// checkouts measures depth-1 checkouts of the Go toolchain's own source over HTTP, with a server that replays its answers (the client's side
+// alone) and with the live git http-backend.
+func checkouts(binary, dir string, runs int) error {
+	if runs == 0 {
+		runs = 7
+	}
+	root := filepath.Join(dir, "srv")
+	sha, err := goSource(root)
+	if err != nil {
+		return err
+	}
+	path, err := exec.Command("git", "--exec-path").Output()
+	if err != nil {
+		return err
+	}
+	backend := &cgi.Handler{
+		Path: filepath.Join(strings.TrimSpace(string(path)), "git-http-backend"),
+		Env:  []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"},
+	}
+	live := httptest.NewServer(protocol(backend))
+	defer live.Close()
+	replayed := httptest.NewServer(&replay{next: protocol(backend), seen: map[string]*httptest.ResponseRecorder{}})
+	defer replayed.Close()
+	for _, place := range []struct{ name, dir string }{{"tmpfs", "/dev/shm"}, {"disk", dir}} {
+		// A fresh directory for every run, removed at the end: ext4 is slow to reuse inodes that were just deleted.
+		work, err := os.MkdirTemp(place.dir, "run-task-bench")
+		if err != nil {
+			fmt.Printf("%s: %v: left out\n", place.dir, err)
+			continue
+		}
+		defer os.RemoveAll(work)
+		for _, server := range []struct{ name, url string }{{"replaying server", replayed.URL}, {"live server", live.URL}} {
+			url := server.url + "/go.git"
+			fresh := func(who string) func(int) string {
+				return func(run int) string {
+					return filepath.Join(work, fmt.Sprintf("%s-%s-%d", who, strings.Fields(server.name)[0], run))
+				}
+			}
+			git, us := fresh("git"), fresh("run-task")
+			err := compare(fmt.Sprintf("checkout, depth 1, %s, %s", server.name, place.name), runs,
+				&side{name: "git init, fetch, checkout", prepare: func(run int) ([][]string, error) {
+					d := git(run)
+					return [][]string{{"git", "init", "-q", d}, {"git", "-C", d, "fetch", "-q", "--depth=1", url, sha}, {"git", "-C", d, "checkout", "-q", "FETCH_HEAD"}}, nil
+				}},
+				&side{name: "run-task", prepare: func(run int) ([][]string, error) {
+					args := []string{binary, "checkout", "--repo", url, "--sha", sha}
+					if os.Getuid() == 0 {
+						args = append(args, "--user", "root")
+					}
+					return [][]string{append(args, us(run))}, nil
+				}})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// goSource commits the toolchain's src directory into a bare repository, with a fixed author and date, so that the same toolchain gives the same commit.
+func goSource(root string) (sha string, err error) {
+	repo := filepath.Join(root, "go.git")
+	toolchain, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		return "", err
+	}
+	src := filepath.Join(strings.TrimSpace(string(toolchain)), "src")
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return "", err
+	}
+	git := func(args ...string) (string, error) {
+		c := exec.Command("git", append([]string{"-C", root}, args...)...)
+		c.Env = append(os.Environ(), "GIT_DIR="+repo, "GIT_WORK_TREE="+src, "GIT_AUTHOR_NAME=bench", "GIT_AUTHOR_EMAIL=bench@localhost",
+			"GIT_COMMITTER_NAME=bench", "GIT_COMMITTER_EMAIL=bench@localhost", "GIT_AUTHOR_DATE=1700000000 +0000", "GIT_COMMITTER_DATE=1700000000 +0000")
+		c.Stderr = os.Stderr
+		out, err := c.Output()
+		return strings.TrimSpace(string(out)), err
+	}
+	for _, step := range [][]string{{"init", "-q", "--bare", repo}, {"add", "-A", "-f", ":/"}, {"commit", "-q", "-m", "src"}, {"repack", "-q", "-a", "-d"}} {
+		if step[0] == "init" {
+			if out, err := exec.Command("git", step...).CombinedOutput(); err != nil {
+				return "", fmt.Errorf("git init: %w\n%s", err, out)
+			}
+			continue
+		}
+		if _, err := git(step...); err != nil {
+			return "", fmt.Errorf("git %s: %w", step[0], err)
+		}
+	}
+	return git("rev-parse", "HEAD")
+}
+
+// protocol passes the Git-Protocol header on, as a server that is configured for version 2 does.
+func protocol(backend *cgi.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := *backend
+		h.Env = append(append([]string{}, h.Env...), "GIT_PROTOCOL="+r.Header.Get("Git-Protocol"))
+		h.ServeHTTP(w, r)
+	})
+}
+
+// replay answers a request that it has seen before with what the server said then.
+type replay struct {
+	next http.Handler
+	mu   sync.Mutex
+	seen map[string]*httptest.ResponseRecorder
+}
+
+func (p *replay) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	key := r.Method + r.URL.String() + r.Header.Get("Git-Protocol") + r.Header.Get("Content-Encoding") + string(body)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	rec := p.seen[key]
+	if rec == nil {
+		rec = httptest.NewRecorder()
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		p.next.ServeHTTP(rec, r)
+		p.seen[key] = rec
+	}
+	for k, v := range rec.Header() {
+		w.Header()[k] = v
+	}
+	w.WriteHeader(rec.Code)
+	w.Write(rec.Body.Bytes())
+}
