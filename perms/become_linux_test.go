@@ -381,17 +381,19 @@ func TestProvide(t *testing.T) {
 	t.Chdir(base)
 	do(t, os.Mkdir("empty", 0o755), os.MkdirAll("full/x", 0o755), os.MkdirAll("users/theirs", 0o755), os.Chown("users", me, me),
 		os.Mkdir("open", 0o777), os.Chmod("open", 0o777), os.WriteFile("file", nil, 0o644), os.Mkdir("roots-group", 0o775), os.Chmod("roots-group", 0o775),
-		os.Symlink("full/x", "link"), os.Symlink("full/x", "foreign"), os.Lchown("foreign", me, me), os.Symlink("new/by/link", "dangling"), os.MkdirAll("volume/lost+found", 0o755))
+		os.Symlink("full/x", "link"), os.Symlink("full/x", "foreign"), os.Lchown("foreign", me, me), os.Symlink("new/by/link", "dangling"), os.MkdirAll("volume/lost+found", 0o755),
+		os.Mkdir("open-volume", 0o777), os.Chmod("open-volume", 0o777), os.Mkdir("sticky", 0o777), os.Chmod("sticky", 0o777|os.ModeSticky))
 	id := Identity{UID: me, GID: me, Groups: []int{me}, Root: true, Drop: true}
 	var out strings.Builder
 	log := logs.New(&out, logs.Normal, false)
 	old := syscall.Umask(0o077)
 	defer syscall.Umask(old)
-	err := Provide(log, []string{"new/deep/er", "new/deep/er", "empty", "full", "full/made", "users/theirs", "users/new", "open/new", "roots-group/new", "link/below", "foreign/new", "dangling", "volume"}, id)
+	err := Provide(log, []string{"new/deep/er", "new/deep/er", "empty", "full", "full/made", "users/theirs", "users/new", "open/new", "roots-group/new", "link/below", "foreign/new", "dangling", "volume", "open-volume", "sticky"}, id)
 	do(t, err)
 	for name, want := range map[string]string{
 		"new": mine(0o755), "new/deep": mine(0o755), "new/deep/er": mine(0o755), "empty": mine(0o755), "full": roots(0o755), "full/x": roots(0o755), "full/made": mine(0o755),
 		"users/theirs": roots(0o755), "roots-group": roots(0o775), "roots-group/new": mine(0o755), "full/x/below": mine(0o755), "volume": mine(0o755),
+		"open-volume": mine(0o777), "sticky": roots(0o1777), "open": roots(0o777),
 	} {
 		wantOwner(t, name, want)
 	}
@@ -401,7 +403,8 @@ func TestProvide(t *testing.T) {
 		}
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	want := []string{`made "new/deep/er" for uid 4711`, `gave "empty", which was empty, to uid 4711`, `made "full/made" for uid 4711`, `made "roots-group/new" for uid 4711`, `made "link/below" for uid 4711`, `gave "volume", which was empty, to uid 4711`}
+	want := []string{`made "new/deep/er" for uid 4711`, `gave "empty", which was empty, to uid 4711`, `made "full/made" for uid 4711`, `made "roots-group/new" for uid 4711`, `made "link/below" for uid 4711`, `gave "volume", which was empty, to uid 4711`,
+		`gave "open-volume", which was empty, to uid 4711`}
 	if !slices.Equal(lines, want) {
 		t.Errorf("%q", lines)
 	}

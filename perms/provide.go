@@ -14,7 +14,8 @@ import (
 )
 
 // Provide makes those of dirs that only root can make, with their parents, and gives them to the user that root will
-// become; an existing directory that is root's and empty is given too (an image's WORKDIR, a fresh volume). Each prints a line.
+// become; an existing directory that is root's and empty is given too (an image's WORKDIR, a fresh volume), unless it is
+// sticky: git works in no directory that belongs to somebody else. Each prints a line.
 // Where the user owns a directory on the way, or others than root may write to it, the user makes the rest, after the
 // drop: root makes nothing there, unless the directory is sticky (/tmp) and the next on the way is there and root's alone.
 // It does nothing unless root becomes somebody else, and fails with fail.Usage for "" and where something other than a
@@ -54,7 +55,7 @@ func (id Identity) provide(log *logs.Log, dir string) error {
 	}
 	defer unix.Close(fd)
 	st, err := look(fd)
-	if err != nil || id.mayWrite(st) {
+	if err != nil || id.mayWrite(st) && (len(rest) > 0 || st.UID != 0 || st.Mode&unix.S_ISVTX != 0) {
 		return err
 	}
 	if len(rest) > 0 {
