@@ -109,7 +109,7 @@ func (c *copying) destination(src fs.FileInfo) (fill bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	dir, ok := physical(filepath.Dir(abs))
+	dir, ok := fsx.Physical(filepath.Dir(abs))
 	if !ok {
 		return false, fail.Errorf(fail.Usage, "%q leads nowhere", filepath.Dir(abs)).WithHint("name a path without broken links")
 	}

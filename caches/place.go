@@ -1,10 +1,11 @@
 package caches
 
 import (
-	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"run-task/internal/fsx"
 )
 
 // Root tells whether path is the root of one of the caches, under whatever name. A checkout there would clean the
@@ -19,7 +20,7 @@ func Root(o Options, path string) bool {
 // that one inside a cache that leads out of it does not count; where that cannot be told the answer is no. Like filepath.Clean
 // it takes "x/.." away before it looks: use the cleaned path.
 func Contains(o Options, path string) bool {
-	real, ok := physical(path)
+	real, ok := fsx.Physical(path)
 	if !ok {
 		return false
 	}
@@ -69,23 +70,6 @@ func infos(paths []string) []fs.FileInfo {
 		}
 	}
 	return all
-}
-
-// physical is path, absolute, with the links in its existing part resolved. It is false where a link leads nowhere or
-// something may not be looked at.
-func physical(path string) (string, bool) {
-	p, err := filepath.Abs(path)
-	for rest := ""; err == nil; p = filepath.Dir(p) {
-		real, e := filepath.EvalSymlinks(p)
-		if e == nil {
-			return filepath.Join(real, rest), true
-		}
-		if _, exists := os.Lstat(p); exists == nil || !errors.Is(e, fs.ErrNotExist) {
-			return "", false
-		}
-		rest = filepath.Join(filepath.Base(p), rest)
-	}
-	return "", false
 }
 
 func absolute(path string) string {

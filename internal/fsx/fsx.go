@@ -196,16 +196,6 @@ func (d *Dir) Symlink(target, name string) error {
 	return d.at("symlink", name, func(fd int, base string) error { return unix.Symlinkat(target, fd, base) })
 }
 
-// Chmod changes the mode of an existing file or directory that is not a link.
-func (d *Dir) Chmod(name string, mode uint32) error {
-	f, err := d.OpenFile(name, unix.O_RDONLY, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return d.err("chmod", name, unix.Fchmod(int(f.Fd()), mode))
-}
-
 // Rename moves old to new, both below d, replacing a file.
 func (d *Dir) Rename(old, new string) error {
 	ofd, obase, odone, err := d.parent(old)
