@@ -25,8 +25,8 @@ type index struct {
 	n    int
 }
 
-// newIndex makes the index of a pack's entries.
-func newIndex(t *table, checksum []byte) index {
+// newIndex makes the index of a pack's entries, and lists their types in its order.
+func newIndex(t *table, checksum []byte) (index, []Type) {
 	order := make([]uint32, t.n)
 	for i := range order {
 		order[i] = uint32(i)
@@ -43,8 +43,10 @@ func newIndex(t *table, checksum []byte) index {
 		}
 		data = binary.BigEndian.AppendUint32(data, uint32(at))
 	}
+	types := make([]Type, 0, len(order))
 	for _, i := range order {
 		data = append(data, t.at(i).id[:]...)
+		types = append(types, t.at(i).typ)
 	}
 	for _, i := range order {
 		data = binary.BigEndian.AppendUint32(data, t.at(i).crc)
@@ -61,7 +63,7 @@ func newIndex(t *table, checksum []byte) index {
 	}
 	data = append(append(data, large...), checksum...)
 	sum := sha1.Sum(data)
-	return index{append(data, sum[:]...), len(order)}
+	return index{append(data, sum[:]...), len(order)}, types
 }
 
 // parseIndex looks an index file over. packSize is the pack's size.

@@ -20,12 +20,17 @@ import (
 // goroutines.
 type Pack struct {
 	index
-	file  *os.File
+	types []Type // of a received pack
 	dir   *fsx.Dir
+	base  string // the files' name without extension
+	spill *fsx.Dir
 	size  int64
 	whole int64
 	cache cache
 	free  sync.Pool // of *reader
+
+	opening sync.Mutex
+	file    *os.File // nil after Suspend
 }
 
 // reader is what one Read needs.
@@ -39,12 +44,14 @@ var ErrLarge = errors.New("the object is too large to be read whole")
 
 // finish gives the pack its name and its index.
 func (rc *receiver) finish() (*Pack, error) {
-	x := newIndex(&rc.table, rc.pump.tail)
+	x, types := newIndex(&rc.table, rc.pump.tail)
 	name := x.name()
 	if err := rc.store(name, x.data); err != nil {
 		return nil, err
 	}
-	return newPack(rc.dir, rc.file, x, rc.end+trailerSize, rc.Whole), nil
+	p := newPack(rc.dir, name, rc.file, x, rc.end+trailerSize, rc.Whole)
+	p.types = types
+	return p, nil
 }
 
 // store makes pack and index last, and then names them, the index last: git looks for it first.
@@ -71,7 +78,7 @@ func (rc *receiver) store(name string, idx []byte) error {
 // Open opens name.pack and name.idx. Whatever the two hold, reading from them gives an error or an object that has its ID, never a
 // panic. dir must stay open until Close; deltas with large contents need to make files in it.
 func Open(dir *fsx.Dir, name string) (_ *Pack, err error) {
-	file, err := dir.OpenFile(name+".pack", unix.O_RDONLY, 0)
+	file, size, err := openFile(dir, name)
 	if err != nil {
 		return nil, err
 	}
@@ -80,40 +87,83 @@ func Open(dir *fsx.Dir, name string) (_ *Pack, err error) {
 			file.Close()
 		}
 	}()
-	st, err := fsx.FileStat(file)
-	if err != nil {
-		return nil, err
-	}
-	if !st.IsRegular() {
-		return nil, bad("%q is no regular file", name+".pack")
-	}
 	data, err := dir.ReadFile(name+".idx", 1<<36)
 	if err != nil {
 		return nil, err
 	}
-	x, err := parseIndex(data, st.Size)
+	x, err := parseIndex(data, size)
 	if err != nil {
 		return nil, fmt.Errorf("pack %q: %w", name, err)
 	}
 	tail := make([]byte, trailerSize)
-	if _, err := file.ReadAt(tail, max(0, st.Size-trailerSize)); err != nil && err != io.EOF {
+	if _, err := file.ReadAt(tail, max(0, size-trailerSize)); err != nil && err != io.EOF {
 		return nil, err
 	}
-	if st.Size < headerSize+trailerSize || !bytes.Equal(tail, x.checksum()) {
+	if size < headerSize+trailerSize || !bytes.Equal(tail, x.checksum()) {
 		return nil, bad("pack %q is not the one that its index is of", name)
 	}
-	return newPack(dir, file, x, st.Size, Options{}.withDefaults().Whole), nil
+	return newPack(dir, name, file, x, size, Options{}.withDefaults().Whole), nil
 }
 
-func newPack(dir *fsx.Dir, file *os.File, x index, size, whole int64) *Pack {
-	p := &Pack{index: x, file: file, dir: dir, size: size, whole: whole}
+func openFile(dir *fsx.Dir, name string) (*os.File, int64, error) {
+	file, err := dir.OpenFile(name+".pack", unix.O_RDONLY, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	st, err := fsx.FileStat(file)
+	if err == nil && !st.IsRegular() {
+		err = bad("%q is no regular file", name+".pack")
+	}
+	if err != nil {
+		file.Close()
+	}
+	return file, st.Size, err
+}
+
+func newPack(dir *fsx.Dir, name string, file *os.File, x index, size, whole int64) *Pack {
+	p := &Pack{index: x, dir: dir, base: name, spill: dir, file: file, size: size, whole: whole}
 	p.cache.max = 16 << 20
 	p.free.New = func() any { return p.newReader() }
 	return p
 }
 
 func (p *Pack) newReader() *reader {
-	return &reader{opener{file: p.file, end: p.size - trailerSize, whole: p.whole}, newHasher()}
+	return &reader{opener{end: p.size - trailerSize, whole: p.whole}, newHasher()}
+}
+
+// Foreign prepares for a directory that is not ours: deltas with large contents make their files in spill, which must stay open until
+// Close. If it is nil Reader fails with ErrLarge for them. cache bounds the bytes of bases that are kept for other deltas. No Read may
+// be under way.
+func (p *Pack) Foreign(spill *fsx.Dir, cache int64) { p.spill, p.cache.max = spill, cache }
+
+// Suspend closes the file and gives up what is cached, until the next Read or Reader. No Read may be under way and no Reader may be open.
+func (p *Pack) Suspend() error {
+	p.opening.Lock()
+	defer p.opening.Unlock()
+	err := p.Close()
+	p.file = nil
+	p.cache = cache{max: p.cache.max}
+	p.free = sync.Pool{New: p.free.New}
+	return err
+}
+
+// resume gives r the file.
+func (p *Pack) resume(r *reader) error {
+	p.opening.Lock()
+	defer p.opening.Unlock()
+	if p.file == nil {
+		file, size, err := openFile(p.dir, p.base)
+		if err != nil {
+			return err
+		}
+		if size != p.size {
+			file.Close()
+			return bad("pack %q has changed", p.base)
+		}
+		p.file = file
+	}
+	r.file = p.file
+	return nil
 }
 
 // Name is the pair's name without the extensions.
@@ -128,11 +178,24 @@ func (p *Pack) Len() int { return p.n }
 // ID is that of object n, which must be below Len.
 func (p *Pack) ID(n int) ID { return ID(p.id(n)) }
 
+// Type is that of object n, which must be below Len, if the pack was received. If it was opened it is plumbing.InvalidObject: not known.
+func (p *Pack) Type(n int) Type {
+	if p.types == nil {
+		return plumbing.InvalidObject
+	}
+	return p.types[n]
+}
+
 // Find looks an object up, the first of equal ones.
 func (p *Pack) Find(id ID) (n int, ok bool) { return p.find(id) }
 
 // Close closes the files. No Read may be under way and no Reader may be open.
-func (p *Pack) Close() error { return p.file.Close() }
+func (p *Pack) Close() error {
+	if p.file == nil {
+		return nil
+	}
+	return p.file.Close()
+}
 
 // Read reads object n, which must be below Len, into buf if there is room and else into a new buffer. The content was hashed and is
 // what the ID says: fail.BadData otherwise. ErrLarge (as in errors.Is) means that it, or something that it is a delta of, is larger
@@ -140,6 +203,9 @@ func (p *Pack) Close() error { return p.file.Close() }
 func (p *Pack) Read(n int, buf []byte) (Type, []byte, error) {
 	r := p.free.Get().(*reader)
 	defer p.free.Put(r)
+	if err := p.resume(r); err != nil {
+		return 0, nil, err
+	}
 	typ, c, err := p.open(r, n)
 	if err != nil {
 		return 0, nil, err
@@ -163,7 +229,10 @@ func (p *Pack) wrong(n int) error {
 // is not what the ID says. It must be closed.
 func (p *Pack) Reader(n int) (Type, int64, io.ReadCloser, error) {
 	r := p.newReader()
-	r.spill = p.dir
+	r.spill = p.spill
+	if err := p.resume(r); err != nil {
+		return 0, 0, nil, err
+	}
 	s := &stream{hash: r.hash, pack: p, n: n}
 	h, err := r.head(p.offset(n))
 	if err != nil {

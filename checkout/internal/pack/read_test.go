@@ -66,7 +66,8 @@ func TestLargeOffsets(t *testing.T) {
 		e := tab.add()
 		e.id, e.off = ID{byte(i * 7), 1}, headerSize+int64(i)*(700<<20)
 	}
-	x, err := parseIndex(newIndex(&tab, make([]byte, trailerSize)).data, 8<<30)
+	made, _ := newIndex(&tab, make([]byte, trailerSize))
+	x, err := parseIndex(made.data, 8<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +208,7 @@ func crafted(t testing.TB, pack []byte, objects map[ID]int64) (dir string) {
 		e.id, e.off = id, off
 	}
 	dir = t.TempDir()
-	x := newIndex(&tab, pack[len(pack)-trailerSize:])
+	x, _ := newIndex(&tab, pack[len(pack)-trailerSize:])
 	for ext, data := range map[string][]byte{".pack": pack, ".idx": x.data} {
 		if err := os.WriteFile(filepath.Join(dir, "x"+ext), data, 0o644); err != nil {
 			t.Fatal(err)
@@ -248,7 +249,8 @@ func TestHostileIndexes(t *testing.T) {
 		e.id, e.off = ID{byte(i * 100)}, headerSize+int64(i)
 	}
 	tab.at(2).off = 3 << 30
-	good := newIndex(&tab, make([]byte, trailerSize)).data
+	index, _ := newIndex(&tab, make([]byte, trailerSize))
+	good := index.data
 	good = good[:len(good)-trailerSize]
 	offsets := idStart + 3*24
 	for name, change := range map[string]func(b []byte) []byte{
