@@ -25,6 +25,8 @@ type advert struct {
 	shallow []plumbing.Hash // the server's own boundary, before version 2
 }
 
+const maxCapabilities = 1000 // git has about thirty
+
 func (a *advert) has(capability string) bool { _, ok := a.caps[capability]; return ok }
 
 // readAdvert reads gitprotocol-v2, "Capability Advertisement", or gitprotocol-pack, "Reference Discovery", each also with
@@ -47,7 +49,9 @@ func readAdvert(p *pktReader) (*advert, error) {
 		switch {
 		case a.v2 && !first:
 			name, value, _ := strings.Cut(s, "=")
-			a.caps[name] = value
+			if a.caps[name] = value; len(a.caps) > maxCapabilities {
+				err = errors.New("the answer is not git's protocol: more capabilities than there are")
+			}
 		case !a.v2:
 			err = a.refLine(s, first)
 		}
@@ -76,7 +80,7 @@ func noEOF(err error) error {
 }
 
 func errObjectFormat(f string) error {
-	return fail.Errorf(fail.Usage, "the repository's object format is %q: SHA-256 repositories are not supported", f).
+	return fail.Errorf(fail.Usage, "the repository's object format is %q: SHA-256 repositories are not supported", clip(f)).
 		WithHint("use a repository with SHA-1 object names")
 }
 

@@ -20,8 +20,10 @@ import (
 type Want struct {
 	SHA   plumbing.Hash // a commit, or an annotated tag
 	Depth int           // commits of history, the wanted one included; 0 means all of it, and the tags
-	Hints []string      // full names of refs that probably contain the commit, the likeliest first
+	Hints []string      // full names of refs that probably contain the commit, the likeliest first; maxHints at most
 }
+
+const maxHints = 32
 
 // Where a pack comes from.
 const (
@@ -43,31 +45,46 @@ type Pack struct {
 	Refs    map[string]plumbing.Hash // refs/tags/..., unpeeled, nil unless all of the history is wanted; many a one may not be in the pack
 }
 
+// ErrDamaged says that a pack's bytes are not what the server sent: Take's errors wrap it where the pack itself does not
+// verify (its framing, checksum or deltas), and never for what is wrong with objects that arrived whole.
+var ErrDamaged = errors.New("the pack was damaged on its way")
+
 // Take ingests one pack into a fresh quarantine and says whether the wanted commit is there now with all that it needs.
 // Its errors end the fetch, but for two: when reading the pack failed it is called again with another one, and so it is,
-// once, after fail.BadData.
+// once in a Fetch, after ErrDamaged. All else would be the same with the same objects.
 type Take func(context.Context, Pack) (bool, error)
 
 // Fetch gets one commit: by its name, else through each hint, else through all branches and tags, until take says that it
 // is there; it returns where it came from. Passing failures are repeated within the budget of o.Retry. What it sends for a
 // commit is the same bytes from every task, so that servers can cache their answers.
 //
-// It fails with Gone if the server no longer has the commit, Refused if it may have it but gives it to nobody, Denied for
-// credentials, host keys and repositories that do not exist, Busy for a rate limit and Unavailable for all other trouble.
+// It fails with Gone if the server no longer has the commit, Refused if it may have it but gives it to nobody, BadData if it sent
+// a pack that lacks it, Denied for credentials, host keys and repositories that do not exist, Busy for a rate limit and
+// Unavailable for all other trouble, the end of o.Limits.Total included.
+//
+// Whatever a server answers, with n hints there are at most 2n+3 steps (by name; list the hints; each of them twice; all), each
+// tried at most o.Retry.Tries times. A try is at most one connection, one advertisement (over HTTP with maxRedirects before it),
+// one list of refs and one pack.
 func Fetch(ctx context.Context, log *logs.Log, u URL, o Options, w Want, take Take) (source string, err error) {
 	if err := w.check(); err != nil {
 		return "", err
 	}
-	if u.Scheme == "file" {
-		if err := fetchLocal(ctx, u, w, take); err != nil {
-			return "", err
-		}
-		return Local, nil
-	}
-	maskCredentials(log, u)
+	err = bounded(ctx, log, u, o, func(ctx context.Context, f *fetcher) error {
+		f.want, f.take = w, take
+		source, err = f.commit(ctx)
+		return err
+	})
+	return source, err
+}
+
+// bounded runs f within Limits.Total.
+func bounded(ctx context.Context, log *logs.Log, u URL, o Options, run func(context.Context, *fetcher) error) error {
 	o.Limits = o.Limits.withDefaults()
-	if o.Agent == "" {
-		o.Agent = "run-task"
+	ctx, cancel := context.WithTimeoutCause(ctx, o.Limits.Total,
+		fail.Errorf(fail.Unavailable, "%s: not done after %s, the limit for one fetch", u, o.Limits.Total).WithHint("look why the server or the network is so slow"))
+	defer cancel()
+	for _, secret := range u.secrets() {
+		log.Mask(secret)
 	}
 	if o.Retry.Start.IsZero() { // one budget for all ways together
 		o.Retry.Start = time.Now()
@@ -75,12 +92,27 @@ func Fetch(ctx context.Context, log *logs.Log, u URL, o Options, w Want, take Ta
 			o.Retry.Start = o.Retry.Now()
 		}
 	}
-	f := &fetcher{log: log, u: u, o: o, want: w, take: take, reason: fail.Gone}
+	f := &fetcher{log: log, u: u, o: o, reason: fail.Gone}
 	defer f.drop()
+	err := run(ctx, f)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// commit goes through the ways to get one.
+func (f *fetcher) commit(ctx context.Context) (source string, err error) {
+	if f.u.Scheme == "file" {
+		if err := fetchLocal(ctx, f.u, f.o.Temp, f.want, f.take); err != nil {
+			return "", err
+		}
+		return Local, nil
+	}
 	for _, way := range []func(context.Context) (string, error){f.exact, f.hints, f.all} {
 		source, err := way(ctx)
 		if err != nil {
-			return "", fmt.Errorf("%s: %w", u, err)
+			return "", fmt.Errorf("%s: %w", f.u, err)
 		}
 		if source != "" {
 			return source, nil
@@ -93,20 +125,15 @@ func (w Want) check() error {
 	if w.SHA.IsZero() || w.Depth < 0 {
 		return fail.Errorf(fail.Usage, "no commit %s with depth %d can be fetched", w.SHA, w.Depth)
 	}
+	if len(w.Hints) > maxHints {
+		return fail.Errorf(fail.Usage, "more than %d refs to look for the commit in", maxHints).WithHint("give the likeliest ones")
+	}
 	for _, h := range w.Hints {
 		if !strings.HasPrefix(h, "refs/") || len(h) > 1000 || strings.ContainsFunc(h, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
 			return fail.Errorf(fail.Usage, "%q is not a full ref name", h).WithHint("give it as refs/heads/... or refs/tags/...")
 		}
 	}
 	return nil
-}
-
-func maskCredentials(log *logs.Log, u URL) {
-	if u.password != "" {
-		log.Mask(u.password)
-	} else if u.Scheme != "ssh" { // over HTTP a lone user name is a token
-		log.Mask(u.User)
-	}
 }
 
 type fetcher struct {
@@ -118,7 +145,7 @@ type fetcher struct {
 
 	link    link // nil when there is none
 	ad      *advert
-	badOnce bool // take has refused a pack's content before
+	damaged bool // a pack was, before
 
 	asked  []string    // what was asked and answered, for the last error
 	reason fail.Reason // of it
@@ -152,9 +179,8 @@ func (f *fetcher) try(ctx context.Context, attempt func(context.Context) (bool, 
 		if err != nil {
 			f.drop()
 		}
-		// A flipped bit on the way is as likely as a broken server, so bad content gets one more chance.
-		if err != nil && !f.badOnce && fail.Of(err) == fail.BadData {
-			f.badOnce = true
+		if errors.Is(err, ErrDamaged) && !f.damaged {
+			f.damaged = true
 			return retry.Again(err, 0)
 		}
 		return err
@@ -171,7 +197,7 @@ func (f *fetcher) get(ctx context.Context, wants []plumbing.Hash, depth int, pac
 		f.log.Verbosef("the server cannot shorten the history: all of it comes")
 		depth = 0
 	}
-	body, err := f.ad.fetchRequest(f.o.Agent, wants, depth, f.want.Depth == 0)
+	body, err := f.ad.fetchRequest(wants, depth, f.want.Depth == 0)
 	if err != nil {
 		return false, "", err
 	}
@@ -190,7 +216,7 @@ func (f *fetcher) get(ctx context.Context, wants []plumbing.Hash, depth int, pac
 	if err != nil {
 		return false, "", netError(err)
 	}
-	r := &packReader{p: p, log: f.log}
+	r := p.pack(f.log)
 	pack.Reader = r
 	ok, err = f.take(ctx, pack)
 	if broken := r.broken(); broken != nil && !ok {
@@ -212,7 +238,7 @@ func netError(err error) error {
 func (f *fetcher) refs(ctx context.Context, prefixes ...string) ([]ref, error) {
 	refs := f.ad.refs
 	if f.ad.v2 {
-		p, err := f.link.ask(ctx, f.ad.refsRequest(f.o.Agent, prefixes))
+		p, err := f.link.ask(ctx, f.ad.refsRequest(prefixes))
 		if err == nil {
 			refs, err = readRefs(p)
 		}
@@ -235,16 +261,23 @@ func (f *fetcher) tags(ctx context.Context) (map[string]plumbing.Hash, error) {
 		return nil, nil
 	}
 	refs, err := f.refs(ctx, "refs/tags/")
+	if err != nil {
+		return nil, err
+	}
 	tags := make(map[string]plumbing.Hash, len(refs))
 	for _, r := range refs {
 		tags[r.name] = r.hash
 	}
-	return tags, err
+	return tags, nil
 }
 
 func (f *fetcher) lost() error {
 	asked := "asked   " + strings.Join(f.asked, "; ")
-	if f.reason == fail.Refused {
+	switch f.reason {
+	case fail.BadData:
+		return fail.Errorf(fail.BadData, "%s: the server sent a pack without the commit %.8s", f.u, f.want.SHA).WithDetails(asked).
+			WithHint("the repository on the server is damaged, or what answers for it is broken: look with git fsck there")
+	case fail.Refused:
 		return fail.Errorf(fail.Refused, "commit %.8s is not given out by %s", f.want.SHA, f.u).WithDetails(asked).
 			WithHint("name a ref that contains the commit, or set uploadpack.allowAnySHA1InWant on the server")
 	}

@@ -5,11 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -89,7 +93,7 @@ func (c *client) take(_ context.Context, p Pack) (bool, error) {
 	index := exec.Command("git", "index-pack", "--stdin", "--fix-thin")
 	index.Dir, index.Env, index.Stdin = c.dir, gitserver.Env(), p
 	if out, err := index.CombinedOutput(); err != nil {
-		return false, fail.Errorf(fail.BadData, "index-pack: %v: %s", err, out)
+		return false, fail.Errorf(fail.BadData, "%w: %v: %s", ErrDamaged, err, out)
 	}
 	whole := exec.Command("git", "rev-list", "--objects", c.want.SHA.String())
 	whole.Dir, whole.Env = c.dir, gitserver.Env()
@@ -122,13 +126,32 @@ func servers() []server {
 	sshd := func(v0 bool) func(*testing.T, string, []string) (string, Options) {
 		return func(t *testing.T, root string, config []string) (string, Options) {
 			s := gitserver.SSH(t, !v0, gitserver.Options{Config: config})
-			return s.URL + root + "/r.git", Options{SSHKey: s.Key, KnownHosts: []string{s.KnownHosts}}
+			return s.URL + root + "/r.git", Options{Home: home(t, map[string]string{"id_ed25519": s.Key, "known_hosts": s.KnownHosts})}
 		}
 	}
 	return []server{
 		{"http-v2", false, web(false)}, {"http-v0", true, web(true)}, {"git-v2", false, daemon(false)}, {"git-v0", true, daemon(true)},
 		{"ssh-v2", false, sshd(false)}, {"ssh-v0", true, sshd(true)},
 	}
+}
+
+// home makes a home directory with copies of files in its .ssh.
+func home(t *testing.T, ssh map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, ".ssh"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, from := range ssh {
+		b, err := os.ReadFile(from)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, ".ssh", name), b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // outcome is what the table of the design page promises: a source, or the word of a reason.
@@ -330,10 +353,48 @@ func TestRepositoryThatIsNotThere(t *testing.T) {
 	}
 }
 
+// A server that sends packs, but never the commit, has damaged content: the commit need not be gone. It can make us ask only so often.
+func TestPacksWithoutTheCommit(t *testing.T) {
+	var packs, lists atomic.Int32
+	cl, _ := webClient(t, func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		if bytes.Contains(body, []byte("command=fetch")) {
+			packs.Add(1)
+		} else if isPack(r) {
+			lists.Add(1)
+		}
+		next.ServeHTTP(w, r)
+	})
+	cl.want.Hints = []string{"refs/heads/topic", "refs/pull/1/merge", "refs/heads/none", "refs/heads/main"}
+	fetch := func(from string) (string, error) {
+		return Fetch(t.Context(), logs.New(&cl.log, logs.Verbose, false), cl.u, cl.o, cl.want, func(_ context.Context, p Pack) (bool, error) {
+			_, err := io.Copy(io.Discard, p)
+			return p.Source == from, err
+		})
+	}
+	_, err := fetch("nowhere")
+	if fail.Of(err) != fail.BadData || !strings.Contains(err.Error(), "sent a pack without the commit") || fail.Hint(err) == "" {
+		t.Errorf("%v (%v)", err, fail.Of(err))
+	}
+	// By name; two refs at depth 50 and whole, and the one that is the commit; all.
+	if packs.Load() != 1+2*2+1+1 || lists.Load() != 2 {
+		t.Errorf("%d packs and %d lists of refs were asked for", packs.Load(), lists.Load())
+	}
+	for _, from := range []string{Hint, All} {
+		if got, err := fetch(from); err != nil || got != from {
+			t.Errorf("%s, %v; want %s", got, err, from)
+		}
+	}
+}
+
 func TestWantIsChecked(t *testing.T) {
 	one := plumbing.NewHash(strings.Repeat("1", 40))
-	for _, w := range []Want{{}, {SHA: one, Depth: -1}, {SHA: one, Hints: []string{"main"}}, {SHA: one, Hints: []string{"refs/heads/a\nb"}}} {
-		if _, err := Fetch(t.Context(), nil, URL{}, Options{}, w, nil); fail.Of(err) != fail.Usage {
+	for words, w := range map[string]Want{
+		"no commit 0000": {}, "with depth -1": {SHA: one, Depth: -1}, `"main" is not`: {SHA: one, Hints: []string{"main"}}, `"refs/heads/a\nb" is not`: {SHA: one, Hints: []string{"refs/heads/a\nb"}},
+		"more than 32 refs": {SHA: one, Hints: slices.Repeat([]string{"refs/heads/a"}, 33)},
+	} {
+		if _, err := Fetch(t.Context(), nil, URL{}, Options{}, w, nil); fail.Of(err) != fail.Usage || !strings.Contains(err.Error(), words) {
 			t.Errorf("%+v: %v", w, err)
 		}
 	}
@@ -342,11 +403,10 @@ func TestWantIsChecked(t *testing.T) {
 func TestTakeDecides(t *testing.T) {
 	root, c := fixture(t)
 	url := gitserver.Daemon(t, root, gitserver.Options{}) + "/r.git"
-	other := errors.New("disk full")
 	for _, k := range []struct {
 		err   error
 		calls int
-	}{{other, 1}, {fail.Errorf(fail.BadData, "bad"), 2}} {
+	}{{errors.New("disk full"), 1}, {fail.Errorf(fail.BadData, "a path that may not be"), 1}, {fail.Errorf(fail.BadData, "%w: bad delta", ErrDamaged), 2}} {
 		cl, calls := newClient(t, url, c.Tip), 0
 		_, err := Fetch(t.Context(), logs.New(&cl.log, logs.Verbose, false), cl.u, cl.o, cl.want, func(context.Context, Pack) (bool, error) {
 			calls++

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"mime"
 	"net"
@@ -24,8 +25,9 @@ type web struct {
 	log    *logs.Log
 	u      URL
 	limits Limits
-	last   *pktReader // the answer that is being read
-	cancel func()     // ends it
+	last   *pktReader    // the answer that is being read
+	cancel func()        // ends it
+	waited time.Duration // for its beginning
 }
 
 const maxRedirects = 10
@@ -40,11 +42,10 @@ func openHTTP(ctx context.Context, log *logs.Log, u URL, o Options) (link, *adve
 	}
 	h := &web{base: base, log: log, u: u, limits: o.Limits, client: &http.Client{
 		Transport: &http.Transport{
-			Proxy:                 o.Proxy,
-			DialContext:           (&net.Dialer{Timeout: o.Limits.Connect}).DialContext,
-			TLSHandshakeTimeout:   o.Limits.TLS,
-			ResponseHeaderTimeout: o.Limits.Answer,
-			TLSClientConfig:       o.TLS,
+			Proxy:               o.Proxy,
+			DialContext:         (&net.Dialer{Timeout: o.Limits.Connect}).DialContext,
+			TLSHandshakeTimeout: o.Limits.TLS,
+			TLSClientConfig:     o.TLS,
 			// One stream at a time has nothing to gain from HTTP/2's windows, and a proxy that breaks it much to lose.
 			TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
 		},
@@ -72,6 +73,7 @@ func (h *web) advert(ctx context.Context) (*advert, error) {
 	const suffix = "/info/refs"
 	at := *h.base
 	at.Path, at.RawPath, at.RawQuery = at.Path+suffix, at.EscapedPath()+suffix, "service=git-upload-pack"
+	h.waited = 0
 	for range maxRedirects {
 		res, err := h.do(ctx, http.MethodGet, &at, nil)
 		if err != nil {
@@ -104,11 +106,13 @@ func (h *web) advert(ctx context.Context) (*advert, error) {
 func redirect(from *url.URL, location string) (*url.URL, error) {
 	to, err := from.Parse(location)
 	switch {
-	case err != nil || to.Host == "":
+	case err != nil:
 		return nil, fail.Errorf(fail.Unavailable, "the server redirects to something that is no URL")
 	case to.Scheme != "https" && (to.Scheme != "http" || from.Scheme == "https"):
-		return nil, fail.Errorf(fail.Denied, "the server redirects from %s to %s://%s, which is not allowed", from.Scheme, to.Scheme, to.Host).
+		return nil, fail.Errorf(fail.Denied, "the server redirects from %s to %s, which is not allowed", from.Scheme, clip(to.Scheme+"://"+to.Host)).
 			WithHint("give the URL that is meant")
+	case to.Host == "":
+		return nil, fail.Errorf(fail.Unavailable, "the server redirects to a URL without a host")
 	}
 	to.User, to.Fragment = nil, ""
 	return to, nil
@@ -118,13 +122,13 @@ func redirect(from *url.URL, location string) (*url.URL, error) {
 func (h *web) rebase(at *url.URL, suffix string) error {
 	path, ok := strings.CutSuffix(at.EscapedPath(), suffix)
 	if !ok {
-		return fail.Errorf(fail.Denied, "the server redirects to %s://%s%s, which is no repository", at.Scheme, at.Host, at.EscapedPath()).
+		return fail.Errorf(fail.Denied, "the server redirects to %s, which is no repository", clip(at.Scheme+"://"+at.Host+at.EscapedPath())).
 			WithHint("log in there, or give the URL that is meant")
 	}
 	base := *at
 	base.RawQuery, base.RawPath, base.Path = "", path, strings.TrimSuffix(at.Path, suffix)
 	if base.String() != h.base.String() {
-		h.log.Verbosef("redirected to %s", &base)
+		h.log.Verbosef("redirected to %s", clip(base.String()))
 		h.base = &base
 	}
 	return nil
@@ -133,6 +137,7 @@ func (h *web) rebase(at *url.URL, suffix string) error {
 func (h *web) ask(ctx context.Context, request []byte) (*pktReader, error) {
 	at := *h.base
 	at.Path, at.RawPath = at.Path+"/git-upload-pack", at.EscapedPath()+"/git-upload-pack"
+	h.waited = 0
 	res, err := h.do(ctx, http.MethodPost, &at, request)
 	if err != nil {
 		return nil, err
@@ -140,7 +145,7 @@ func (h *web) ask(ctx context.Context, request []byte) (*pktReader, error) {
 	return h.answer(res, "application/x-git-upload-pack-result")
 }
 
-// do ends the answer before and sends one request.
+// do ends the answer before, sends one request and waits for the head of its answer.
 func (h *web) do(ctx context.Context, method string, at *url.URL, body []byte) (*http.Response, error) {
 	if h.last != nil {
 		h.last.Peek(1) // only a connection whose answer was read to its end is used again
@@ -164,9 +169,18 @@ func (h *web) do(ctx context.Context, method string, at *url.URL, body []byte) (
 	if h.u.User != "" && h.mayHaveCredentials(at) {
 		req.SetBasicAuth(h.u.User, h.u.password)
 	}
+	unanswered, start := time.AfterFunc(h.limits.Answer-h.waited, h.cancel), time.Now()
 	res, err := h.client.Do(req)
+	h.waited += time.Since(start)
+	if !unanswered.Stop() {
+		return nil, retry.Net(h.limits.slowAnswer())
+	}
+	var u *url.Error
+	if errors.As(err, &u) { // it only repeats the method and the address
+		err = u.Err
+	}
 	if err != nil {
-		return nil, retry.Net(err)
+		return nil, retry.Net(clipped{err})
 	}
 	return res, nil
 }
@@ -201,7 +215,9 @@ func (h *web) answer(res *http.Response, want string) (*pktReader, error) {
 	case res.StatusCode != http.StatusOK:
 		return nil, fail.Errorf(fail.Refused, "the server answered %s", status(res)).WithHint("check the repository's URL")
 	case kind == want:
-		h.last = newPktReader(watch(res.Body, h.limits, h.cancel))
+		body := watch(res.Body, h.limits, h.cancel)
+		body.waited = h.waited
+		h.last = newPktReader(body)
 		return h.last, nil
 	case kind == "text/html" || kind == "application/xhtml+xml":
 		return nil, fail.Errorf(fail.Denied, "the server answered with a web page, not with git: a login page, or the wrong address").
@@ -209,7 +225,7 @@ func (h *web) answer(res *http.Response, want string) (*pktReader, error) {
 	case kind == "text/plain":
 		return nil, errDumb()
 	}
-	return nil, fail.Errorf(fail.Unavailable, "the server answered with %q, not with git", kind).WithHint("check the repository's URL")
+	return nil, fail.Errorf(fail.Unavailable, "the server answered with %q, not with git", clip(kind)).WithHint("check the repository's URL")
 }
 
 // errDumb says what a web server is that gives out a repository's files: it has no upload-pack to ask.

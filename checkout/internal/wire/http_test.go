@@ -334,6 +334,24 @@ func TestRedirects(t *testing.T) {
 	}
 }
 
+func TestWhereRedirectsMayLead(t *testing.T) {
+	for location, want := range map[string]fail.Reason{
+		"ftp://h/r.git/info/refs": fail.Denied, "file:///r.git/info/refs": fail.Denied, "git://h/r.git": fail.Denied, "ssh://h/r.git": fail.Denied, "mailto:joe": fail.Denied,
+		"javascript:alert(1)": fail.Denied, "http:///r.git/info/refs": fail.Unavailable,
+	} {
+		var tries atomic.Int32
+		cl, _ := webClient(t, func(_ http.Handler, w http.ResponseWriter, _ *http.Request) {
+			tries.Add(1)
+			w.Header().Set("Location", location)
+			w.WriteHeader(http.StatusFound)
+		})
+		_, err := cl.fetch()
+		if fail.Of(err) != want || !strings.Contains(err.Error(), "redirects") || want == fail.Denied && fail.Hint(err) == "" || tries.Load() != 1 {
+			t.Errorf("%s: %v (%v) after %d requests, want %v", location, err, fail.Of(err), tries.Load(), want)
+		}
+	}
+}
+
 func TestWhoGetsCredentials(t *testing.T) {
 	for _, c := range []struct {
 		from, to string

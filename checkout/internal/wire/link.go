@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"run-task/internal/fail"
+	"run-task/internal/fsx"
 	"run-task/internal/logs"
 	"run-task/internal/retry"
 )
@@ -20,11 +21,10 @@ import (
 // Options are what a conversation needs from outside: this package reads no environment. The zero value works for
 // repositories that need no authentication.
 type Options struct {
-	Home        string   // for .ssh/known_hosts and the default keys; "" means that there is none
-	SSHKey      string   // the only key to use; default: the agent's, then id_ed25519, id_ecdsa and id_rsa of Home/.ssh
-	SSHAuthSock string   // the agent's socket, "" for none
-	KnownHosts  []string // default Home/.ssh/known_hosts and /etc/ssh/ssh_known_hosts
-	Agent       string   // how we call ourselves, default "run-task"; the same for every task, see Fetch
+	Home        string // for known_hosts, id_ed25519, id_ecdsa and id_rsa in its .ssh; "" means that there is none
+	SSHAuthSock string // the socket of an agent, whose keys go first; "" for none
+
+	Temp *fsx.Dir // ours alone: deltas with large contents in a local repository make files without names there
 
 	Proxy func(*http.Request) (*url.URL, error) // for HTTP; nil means none
 	TLS   *tls.Config                           // for HTTPS; nil means the system's roots, or the embedded ones where it has none
@@ -70,7 +70,7 @@ func (s *stream) ask(_ context.Context, request []byte) (*pktReader, error) {
 	if _, err := s.w.Write(request); err != nil {
 		return nil, err
 	}
-	s.r.text = 0
+	s.r.begin()
 	return s.r, nil
 }
 
@@ -78,7 +78,9 @@ func (s *stream) lasting() bool { return false }
 
 func (s *stream) close() {
 	if s.idle {
+		unread := time.AfterFunc(s.limits.TLS, s.closer)
 		io.WriteString(s.w, "0000") // gitprotocol-pack, "Packfile Negotiation": a graceful end
+		unread.Stop()
 	}
 	s.closer()
 }
@@ -122,6 +124,7 @@ func greetingError(err error, said string) error {
 		said = server.text
 	}
 	var known *fail.Error
+	said = clip(said)
 	switch lower := strings.ToLower(said); {
 	case errors.As(err, &known):
 		return err

@@ -11,29 +11,27 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/go-git/go-billy/v5"
-	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/cache"
-	formatcfg "github.com/go-git/go-git/v5/plumbing/format/config"
-	"github.com/go-git/go-git/v5/storage/filesystem"
-	"github.com/go-git/go-git/v5/storage/filesystem/dotgit"
 
 	"run-task/internal/fail"
+	"run-task/internal/fsx"
 )
 
-// repository is a git repository on this machine, which is only read.
+// maxSmall bounds the small files of a repository: configuration, boundaries, alternates.
+const maxSmall = 64 << 20
+
+// repository is a git repository on this machine, which is only read. Its files may be anybody's, and change while they are read.
 type repository struct {
 	path    string // as the user gave it
 	common  string // the directory with objects and refs, which linked worktrees share
-	objects []*filesystem.ObjectStorage
 	shallow map[plumbing.Hash]bool
+	objects
 }
 
 // openRepository finds a repository as git does (gitrepository-layout): a worktree with a .git directory or a .git file,
 // a bare repository, and each of them with ".git" left out of the path.
-func openRepository(path string) (*repository, error) {
-	r := &repository{path: path, shallow: map[plumbing.Hash]bool{}}
+func openRepository(path string, temp *fsx.Dir) (*repository, error) {
+	r := &repository{path: path, objects: objects{temp: temp}, shallow: map[plumbing.Hash]bool{}}
 	for _, dir := range []string{path + "/.git", path, path + ".git/.git", path + ".git"} {
 		common, err := commonDir(dir)
 		if err == nil {
@@ -54,11 +52,14 @@ func commonDir(dir string) (string, error) {
 	if info, err := os.Stat(dir); err != nil {
 		return "", err
 	} else if !info.IsDir() {
-		text, err := os.ReadFile(dir)
+		text, err := readText(dir)
+		if errors.Is(err, errIrregular) {
+			return "", errNotRepository
+		}
 		if err != nil {
 			return "", err
 		}
-		target, ok := strings.CutPrefix(strings.TrimSpace(string(text)), "gitdir: ")
+		target, ok := strings.CutPrefix(strings.TrimSpace(text), "gitdir: ")
 		if !ok {
 			return "", errNotRepository
 		}
@@ -67,9 +68,9 @@ func commonDir(dir string) (string, error) {
 	if _, err := os.Stat(filepath.Join(dir, "HEAD")); err != nil {
 		return "", err
 	}
-	text, err := os.ReadFile(filepath.Join(dir, "commondir"))
+	text, err := readText(filepath.Join(dir, "commondir"))
 	if err == nil {
-		dir = relative(dir, strings.TrimSpace(string(text)))
+		dir = relative(dir, strings.TrimSpace(text))
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
@@ -85,17 +86,21 @@ func relative(dir, path string) string {
 }
 
 func (r *repository) open() error {
-	if format := r.objectFormat(); format != "" && format != "sha1" {
-		return errObjectFormat(format)
-	}
-	if err := r.addObjects(filepath.Join(r.common, "objects"), map[string]bool{}); err != nil {
-		return r.error(err)
-	}
-	text, err := os.ReadFile(filepath.Join(r.common, "shallow"))
+	config, err := readText(filepath.Join(r.common, "config"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return r.error(err)
 	}
-	for line := range strings.FieldsSeq(string(text)) {
+	if format := objectFormat(config); format != "" && format != "sha1" {
+		return errObjectFormat(format)
+	}
+	if err := r.addDirs(filepath.Join(r.common, "objects")); err != nil {
+		return r.error(err)
+	}
+	text, err := readText(filepath.Join(r.common, "shallow"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return r.error(err)
+	}
+	for line := range strings.FieldsSeq(text) {
 		if h, ok := parseHash(line); ok {
 			r.shallow[h] = true
 		}
@@ -103,95 +108,85 @@ func (r *repository) open() error {
 	return nil
 }
 
-// objectFormat is extensions.objectFormat, "" where there is none. A config that cannot be parsed says nothing.
-func (r *repository) objectFormat() string {
-	f, err := os.Open(filepath.Join(r.common, "config"))
+// objectFormat is extensions.objectFormat, "" where there is none.
+func objectFormat(config string) (format string) {
+	section := ""
+	for line := range strings.Lines(strings.ToLower(config)) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "[") {
+			section, line, _ = strings.Cut(line, "]")
+		}
+		key, value, _ := strings.Cut(line, "=")
+		if strings.TrimSpace(section[min(1, len(section)):]) == "extensions" && strings.TrimSpace(key) == "objectformat" {
+			format = strings.Trim(value, " \t\"")
+		}
+	}
+	return format
+}
+
+// readText reads a small regular file. Links to it are followed, as git does; it never waits for the other end of a FIFO.
+func readText(path string) (string, error) {
+	f, err := openText(path)
 	if err != nil {
-		return ""
+		return "", err
 	}
 	defer f.Close()
-	c := formatcfg.New()
-	if err := formatcfg.NewDecoder(f).Decode(c); err != nil {
-		return ""
+	b, err := io.ReadAll(io.LimitReader(f, maxSmall+1))
+	if err == nil && len(b) > maxSmall {
+		err = &fs.PathError{Op: "read", Path: path, Err: syscall.EFBIG}
 	}
-	return strings.ToLower(c.Section("extensions").Option("objectformat"))
+	return string(b), err
 }
 
-// addObjects adds an object directory and, as git does, those that its info/alternates names.
-func (r *repository) addObjects(dir string, seen map[string]bool) error {
-	if seen[dir] {
-		return nil
+func openText(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
 	}
-	seen[dir] = true
-	if filepath.Base(dir) != "objects" {
-		return fmt.Errorf("alternate object directory %q: only directories called %q are supported", dir, "objects")
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "read", Path: path, Err: errIrregular}
 	}
-	if _, err := os.ReadDir(filepath.Join(dir, "pack")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	if err != nil {
+		f.Close()
+		return nil, err
 	}
-	git := dotgit.New(hiddenAlternates{osfs.New(filepath.Dir(dir))})
-	r.objects = append(r.objects, filesystem.NewObjectStorageWithOptions(git, cache.NewObjectLRU(32*cache.MiByte),
-		filesystem.Options{KeepDescriptors: true, LargeObjectThreshold: 1 << 20}))
-	text, err := os.ReadFile(filepath.Join(dir, "info", "alternates"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	for line := range strings.Lines(string(text)) {
-		if line = strings.TrimRight(line, "\n"); line == "" || line[0] == '#' {
-			continue
-		}
-		if err := r.addObjects(relative(dir, line), seen); err != nil {
-			return err
-		}
-	}
-	return nil
+	return f, nil
 }
 
-// hiddenAlternates is a file system without info/alternates: go-git takes a relative path in it for one below the
-// repository, and opens all alternates again for every object that it does not find.
-type hiddenAlternates struct{ billy.Filesystem }
-
-func (h hiddenAlternates) Open(name string) (billy.File, error) {
-	if strings.HasSuffix(filepath.ToSlash(name), "info/alternates") {
-		return nil, fs.ErrNotExist
-	}
-	return h.Filesystem.Open(name)
-}
-
-func (r *repository) close() {
-	for _, o := range r.objects {
-		o.Close()
-	}
-}
+var errIrregular = errors.New("no regular file")
 
 // object finds an object. The error is plumbing.ErrObjectNotFound or has its reason.
-func (r *repository) object(h plumbing.Hash) (plumbing.EncodedObject, error) {
-	for _, s := range r.objects {
-		o, err := s.EncodedObject(plumbing.AnyObject, h)
-		if err == nil {
-			return o, nil
-		}
-		if !errors.Is(err, plumbing.ErrObjectNotFound) {
-			return nil, r.objectError(h, err)
-		}
+func (r *repository) object(h plumbing.Hash) (object, error) {
+	o, err := r.get(h)
+	// As git does: somebody may have packed it meanwhile.
+	if errors.Is(err, plumbing.ErrObjectNotFound) && r.listPacks() {
+		o, err = r.get(h)
 	}
-	return nil, plumbing.ErrObjectNotFound
+	if err != nil && !errors.Is(err, plumbing.ErrObjectNotFound) {
+		err = r.objectError(h, err)
+	}
+	return o, err
 }
 
 // objectError gives the failure to read an object its reason.
 func (r *repository) objectError(h plumbing.Hash, err error) error {
-	var known *fail.Error
+	var known *repositoryError
 	var path *fs.PathError
+	missing := errors.Is(err, plumbing.ErrObjectNotFound)
 	switch {
-	case errors.As(err, &known):
+	case errors.As(err, &known), errors.Is(err, errEnough):
 		return err
-	case errors.Is(err, plumbing.ErrObjectNotFound):
+	case missing && r.trouble == nil:
 		return fail.Errorf(fail.Gone, "repository %q lacks object %s, which the commit needs", r.path, h).
 			WithHint("it is a partial clone, or damaged: look with git fsck, or use another repository")
-	case errors.As(err, &path):
-		return r.error(err)
+	case missing:
+		err = fmt.Errorf("it may be in what could not be read: %w", r.trouble)
 	}
-	return fail.Errorf(fail.BadData, "repository %q: object %s is damaged: %w", r.path, h, err).WithHint("look with git fsck")
+	if errors.As(err, &path) {
+		return r.error(fmt.Errorf("object %s: %w", h, err))
+	}
+	return &repositoryError{fail.Errorf(fail.BadData, "repository %q: object %s is damaged: %w", r.path, h, err).WithHint("look with git fsck")}
 }
 
 func (r *repository) error(err error) error {
@@ -199,12 +194,19 @@ func (r *repository) error(err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		e.WithHint("make it readable for uid %d", os.Getuid())
 	}
-	return e
+	return &repositoryError{e}
 }
 
+// repositoryError is an error that names the repository.
+type repositoryError struct{ err *fail.Error }
+
+func (e *repositoryError) Error() string { return e.err.Error() }
+
+func (e *repositoryError) Unwrap() error { return e.err }
+
 // fetchLocal reads the commit from a repository on this machine and makes a pack of it, so that it is ingested and verified as any other.
-func fetchLocal(ctx context.Context, u URL, w Want, take Take) error {
-	r, err := openRepository(u.Path)
+func fetchLocal(ctx context.Context, u URL, temp *fsx.Dir, w Want, take Take) error {
+	r, err := openRepository(u.Path, temp)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"run-task/internal/fail"
 	"run-task/internal/logs"
 )
 
@@ -23,26 +24,54 @@ const (
 )
 
 const (
-	maxPkt  = 65520     // gitprotocol-common: the longest pkt-line, its four digits included
-	maxText = 256 << 20 // bytes of one answer besides the pack: a few million refs
+	maxPkt  = 65520    // gitprotocol-common: the longest pkt-line, its four digits included
+	maxText = 32 << 20 // bytes of one answer besides the pack: half a million refs with names of 20 bytes
+	maxSaid = 500      // bytes of what a server says that are shown
 )
 
-// serverError is what the other side says for itself: an ERR line, or band 3 of a side-band.
+// serverError is what the other side says for itself: an ERR line, or band 3 of a side-band. The text is as long as may be shown.
 type serverError struct{ text string }
 
+func serverSays(text string) error { return &serverError{clip(text)} }
+
 func (e *serverError) Error() string { return fmt.Sprintf("the server says %q", e.text) }
+
+// clip makes what a server says short enough for an error line. (logs and fail escape what is not printable.)
+func clip(s string) string { return s[:min(len(s), maxSaid)] }
+
+// clipped is an error whose text has a server's words in it.
+type clipped struct{ error }
+
+func (c clipped) Error() string { return clip(c.error.Error()) }
+func (c clipped) Unwrap() error { return c.error }
 
 // pktReader reads pkt-lines (gitprotocol-common, "pkt-line Format").
 type pktReader struct {
 	*bufio.Reader
 	watch *watched // nil in tests
-	text  int      // bytes that next has returned
+	text  int      // bytes that next has read since begin
 	buf   []byte
 }
 
 func newPktReader(r io.Reader) *pktReader {
 	w, _ := r.(*watched)
 	return &pktReader{Reader: bufio.NewReaderSize(r, maxPkt), watch: w}
+}
+
+// begin says that a new answer is to come.
+func (p *pktReader) begin() {
+	p.text = 0
+	if p.watch != nil {
+		p.watch.begin(answering)
+	}
+}
+
+// pack reads the rest of an answer.
+func (p *pktReader) pack(log *logs.Log) *packReader {
+	if p.watch != nil {
+		p.watch.begin(preparing)
+	}
+	return &packReader{p: p, log: log}
 }
 
 // header reads a packet's length: what kind it is and how many bytes of payload follow. The error is io.EOF only if
@@ -67,11 +96,15 @@ func (p *pktReader) header() (kind, int, error) {
 // next reads a packet. The payload is valid until the next call.
 func (p *pktReader) next() (kind, []byte, error) {
 	k, n, err := p.header()
-	if err != nil || k != data {
-		return k, nil, err
+	if err != nil {
+		return 0, nil, err
 	}
-	if p.text += n; p.text > maxText {
-		return 0, nil, fmt.Errorf("the answer has more than %s of text", logs.Bytes(maxText))
+	if p.text += n + 4; p.text > maxText { // empty packets count, too
+		return 0, nil, fail.Errorf(fail.Unavailable, "the server sends more than %s of refs and other text", logs.Bytes(maxText)).
+			WithHint("if it really has so many refs: hide those that nobody fetches (transfer.hideRefs), or let it speak protocol version 2")
+	}
+	if k != data {
+		return k, nil, nil
 	}
 	if p.buf == nil {
 		p.buf = make([]byte, maxPkt)
@@ -90,7 +123,7 @@ func (p *pktReader) line() (kind, string, error) {
 	}
 	s := string(bytes.TrimSuffix(b, []byte("\n")))
 	if text, ok := strings.CutPrefix(s, "ERR "); ok {
-		return 0, "", &serverError{text}
+		return 0, "", serverSays(text)
 	}
 	return data, s, nil
 }
@@ -132,6 +165,9 @@ func (r *packReader) Read(b []byte) (int, error) {
 		return 0, r.err
 	}
 	n, err := r.p.Read(b[:min(len(b), r.left)])
+	if n > 0 && r.p.watch != nil {
+		r.p.watch.payload(n)
+	}
 	if r.left -= n; err != nil && n == 0 {
 		r.err = early(err)
 		return 0, r.err
@@ -148,6 +184,9 @@ func (r *packReader) broken() error {
 }
 
 func (r *packReader) packet() error {
+	if r.p.watch != nil {
+		r.p.watch.alive()
+	}
 	k, n, err := r.p.header()
 	switch {
 	case err != nil:
@@ -162,9 +201,7 @@ func (r *packReader) packet() error {
 		return early(err)
 	}
 	if n--; band == 1 {
-		if r.left = n; n > 0 && r.p.watch != nil {
-			r.p.watch.data() // an empty packet is a keep-alive: the server is still at work
-		}
+		r.left = n // 0 is a keep-alive
 		return nil
 	}
 	text := make([]byte, n)
@@ -176,7 +213,7 @@ func (r *packReader) packet() error {
 		r.progress(text)
 		return nil
 	case 3:
-		return &serverError{strings.TrimSpace(strings.TrimRight(string(text), "\x00"))}
+		return serverSays(strings.TrimSpace(strings.TrimRight(string(text), "\x00")))
 	}
 	return fmt.Errorf("the answer is not git's protocol: band %d", band)
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
-	"time"
 
 	"run-task/internal/fail"
 	"run-task/internal/logs"
@@ -188,14 +187,6 @@ func TestRefs(t *testing.T) {
 	}
 }
 
-func TestTextIsLimited(t *testing.T) {
-	p := reader(lines("x"))
-	p.text = maxText
-	if _, _, err := p.next(); err == nil {
-		t.Error("an answer without end must end")
-	}
-}
-
 func TestGreetingErrors(t *testing.T) {
 	for said, want := range map[string]fail.Reason{
 		"ERROR: Repository not found.": fail.Denied, "access denied or repository not exported: /x": fail.Denied, "fatal: '/x' does not appear to be a git repository": fail.Denied,
@@ -207,37 +198,6 @@ func TestGreetingErrors(t *testing.T) {
 		if err := greetingError(&serverError{said}, ""); said != "" && fail.Of(err) != want {
 			t.Errorf("ERR %q: %v", said, err)
 		}
-	}
-}
-
-// slow gives one byte a call, each after a time.
-type slow struct {
-	tick <-chan time.Time
-	end  chan struct{}
-}
-
-func (s slow) Read(p []byte) (int, error) {
-	select {
-	case <-s.tick:
-		return copy(p, "x"), nil
-	case <-s.end:
-		return 0, io.ErrClosedPipe
-	}
-}
-
-func TestWatchClosesWhatIsTooSlow(t *testing.T) {
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	s := slow{tick.C, make(chan struct{})}
-	w := watch(s, Limits{Answer: time.Hour, Stall: 40 * time.Millisecond}, func() { close(s.end) })
-	for range 20 { // before the pack, any byte is a sign of life
-		if _, err := w.Read(make([]byte, 1)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	w.data()
-	if _, err := io.Copy(io.Discard, w); !errors.Is(err, errStalled) {
-		t.Errorf("200 bytes a second: %v", err)
 	}
 }
 

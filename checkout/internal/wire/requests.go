@@ -9,6 +9,9 @@ import (
 	"run-task/internal/fail"
 )
 
+// ourName is how we call ourselves: the same for every task, see Fetch.
+const ourName = "run-task"
+
 // canDeepen tells whether a depth may be asked for.
 func (a *advert) canDeepen() bool {
 	if a.v2 {
@@ -18,19 +21,19 @@ func (a *advert) canDeepen() bool {
 }
 
 // fetchRequest asks for commits. Nothing in it differs from task to task, nor does the order.
-func (a *advert) fetchRequest(agent string, wants []plumbing.Hash, depth int, tags bool) ([]byte, error) {
+func (a *advert) fetchRequest(wants []plumbing.Hash, depth int, tags bool) ([]byte, error) {
 	if a.v2 {
-		return a.fetchV2(agent, wants, depth, tags), nil
+		return a.fetchV2(wants, depth, tags), nil
 	}
-	return a.fetchV0(agent, wants, depth, tags)
+	return a.fetchV0(wants, depth, tags)
 }
 
 // command begins a request of version 2 (gitprotocol-v2, "Command Request"): with no capability that the server did not name.
-func (a *advert) command(name, agent string) *request {
+func (a *advert) command(name string) *request {
 	r := &request{}
 	r.linef("command=%s", name)
 	if a.has("agent") {
-		r.linef("agent=%s", agent)
+		r.linef("agent=%s", ourName)
 	}
 	if a.has("object-format") {
 		r.linef("object-format=sha1")
@@ -39,8 +42,8 @@ func (a *advert) command(name, agent string) *request {
 	return r
 }
 
-func (a *advert) refsRequest(agent string, prefixes []string) []byte {
-	r := a.command("ls-refs", agent)
+func (a *advert) refsRequest(prefixes []string) []byte {
+	r := a.command("ls-refs")
 	r.linef("peel")
 	for _, p := range prefixes {
 		r.linef("ref-prefix %s", p)
@@ -49,8 +52,8 @@ func (a *advert) refsRequest(agent string, prefixes []string) []byte {
 	return r.Bytes()
 }
 
-func (a *advert) fetchV2(agent string, wants []plumbing.Hash, depth int, tags bool) []byte {
-	r := a.command("fetch", agent)
+func (a *advert) fetchV2(wants []plumbing.Hash, depth int, tags bool) []byte {
+	r := a.command("fetch")
 	r.linef("no-progress")
 	if tags {
 		r.linef("include-tag")
@@ -68,7 +71,7 @@ func (a *advert) fetchV2(agent string, wants []plumbing.Hash, depth int, tags bo
 }
 
 // fetchV0 is gitprotocol-pack, "Packfile Negotiation", all at once: with no haves there is nothing to wait for.
-func (a *advert) fetchV0(agent string, wants []plumbing.Hash, depth int, tags bool) ([]byte, error) {
+func (a *advert) fetchV0(wants []plumbing.Hash, depth int, tags bool) ([]byte, error) {
 	if !a.has("side-band-64k") {
 		return nil, fail.Errorf(fail.Refused, "the server is too old: it has no side-band-64k").WithHint("update the git server")
 	}
@@ -79,7 +82,7 @@ func (a *advert) fetchV0(agent string, wants []plumbing.Hash, depth int, tags bo
 		}
 	}
 	if a.has("agent") {
-		caps += " agent=" + agent
+		caps += " agent=" + ourName
 	}
 	r := &request{}
 	for i, h := range wants {

@@ -27,7 +27,7 @@ import (
 // openSSH runs git-upload-pack at the other end (gitprotocol-pack, "SSH Transport"). The library knows neither contexts nor
 // time limits, so the connection is closed when either ends.
 func openSSH(ctx context.Context, log *logs.Log, u URL, o Options) (link, *advert, error) {
-	config, closeAgent, err := sshConfig(log, u, o)
+	config, closeAgent, err := sshConfig(ctx, log, u, o)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -102,15 +102,12 @@ type hostKeys struct {
 	err error
 }
 
-func sshConfig(log *logs.Log, u URL, o Options) (*hostKeys, func(), error) {
-	hosts, err := knownHosts(log, o)
+func sshConfig(ctx context.Context, log *logs.Log, u URL, o Options) (*hostKeys, func(), error) {
+	hosts, err := knownHosts(log, o.Home)
 	if err != nil {
 		return nil, nil, err
 	}
-	auth, closeAgent, err := sshAuth(log, u, o)
-	if err != nil {
-		return nil, nil, err
-	}
+	auth, closeAgent := sshAuth(ctx, log, u, o)
 	c := &hostKeys{ClientConfig: ssh.ClientConfig{User: u.User, Auth: auth, HostKeyAlgorithms: hosts.HostKeyAlgorithms(u.address())}}
 	c.HostKeyCallback = func(name string, remote net.Addr, key ssh.PublicKey) error {
 		c.err = hostKeyError(hosts.HostKeyCallback()(name, remote, key), u, key)
@@ -139,10 +136,10 @@ func handshakeError(err, hostErr error, user string, u URL) error {
 		return fail.Errorf(fail.Denied, "%s accepts no key of ours for user %q", u.Host, user).
 			WithHint("give the right key, or an agent that has it")
 	case errors.As(err, &none):
-		return fail.Errorf(fail.Denied, "ssh to %s: %w", u.Host, err).
+		return fail.Errorf(fail.Denied, "ssh to %s: %w", u.Host, clipped{err}).
 			WithHint("the server offers no host key of a kind that known_hosts has for it: compare with ssh-keyscan's, over a channel that you trust")
 	}
-	return retry.Net(err)
+	return retry.Net(clipped{err})
 }
 
 func hostKeyError(err error, u URL, key ssh.PublicKey) error {
@@ -159,18 +156,16 @@ func hostKeyError(err error, u URL, key ssh.PublicKey) error {
 	return fail.Errorf(fail.Denied, "the host key of %s: %w", u.Host, err).WithHint("look for a line of this host in known_hosts")
 }
 
-// knownHosts reads the files of known host keys: those given must exist, those by default need not.
-func knownHosts(log *logs.Log, o Options) (*knownhosts.HostKeyDB, error) {
-	files := o.KnownHosts
-	if len(files) == 0 {
-		candidates := []string{"/etc/ssh/ssh_known_hosts"}
-		if o.Home != "" {
-			candidates = append([]string{filepath.Join(o.Home, ".ssh", "known_hosts")}, candidates...)
-		}
-		for _, f := range candidates {
-			if _, err := os.Stat(f); err == nil {
-				files = append(files, f)
-			}
+// knownHosts reads the files of known host keys, which need not exist.
+func knownHosts(log *logs.Log, home string) (*knownhosts.HostKeyDB, error) {
+	candidates := []string{"/etc/ssh/ssh_known_hosts"}
+	if home != "" {
+		candidates = append([]string{filepath.Join(home, ".ssh", "known_hosts")}, candidates...)
+	}
+	var files []string
+	for _, f := range candidates {
+		if _, err := os.Stat(f); err == nil {
+			files = append(files, f)
 		}
 	}
 	if len(files) == 0 {
@@ -184,21 +179,16 @@ func knownHosts(log *logs.Log, o Options) (*knownhosts.HostKeyDB, error) {
 }
 
 // sshAuth collects our keys as one method: the library tries each method only once.
-func sshAuth(log *logs.Log, u URL, o Options) ([]ssh.AuthMethod, func(), error) {
-	if o.SSHKey != "" {
-		key, err := readKey(o.SSHKey)
-		if err != nil {
-			return nil, nil, fail.Errorf(fail.Denied, "ssh key: %w", err).
-				WithHint("give a private key file without a passphrase, or load the key into an agent")
-		}
-		return methods(u, []ssh.Signer{key}), func() {}, nil
-	}
+func sshAuth(ctx context.Context, log *logs.Log, u URL, o Options) ([]ssh.AuthMethod, func()) {
 	var signers []ssh.Signer
 	closeAgent := func() {}
 	if o.SSHAuthSock != "" {
-		conn, err := net.Dial("unix", o.SSHAuthSock)
+		conn, err := (&net.Dialer{Timeout: o.Limits.Connect}).DialContext(ctx, "unix", o.SSHAuthSock)
 		if err == nil {
-			closeAgent = func() { conn.Close() }
+			// It signs while the handshake goes on, which begins after this and after the connection.
+			conn.SetDeadline(time.Now().Add(o.Limits.Connect + 2*o.Limits.TLS))
+			stop := context.AfterFunc(ctx, func() { conn.Close() })
+			closeAgent = func() { stop(); conn.Close() }
 			signers, err = agent.NewClient(conn).Signers()
 		}
 		if err != nil {
@@ -216,7 +206,7 @@ func sshAuth(log *logs.Log, u URL, o Options) ([]ssh.AuthMethod, func(), error) 
 			log.Verbosef("key not used: %v", err)
 		}
 	}
-	return methods(u, signers), closeAgent, nil
+	return methods(u, signers), closeAgent
 }
 
 func methods(u URL, signers []ssh.Signer) (m []ssh.AuthMethod) {

@@ -41,30 +41,33 @@ func TestSSHKeysAndHosts(t *testing.T) {
 		}
 		return string(b)
 	}
-	hosts := []string{s.KnownHosts}
 	_, keyOfOther, _ := strings.Cut(read(other.KnownHosts), " ")
 	at, _, _ := strings.Cut(read(s.KnownHosts), " ")
-	changed := write("changed", at+" "+keyOfOther)
-	write("home/.ssh/id_ed25519", read(s.Key))
-	write("home/.ssh/known_hosts", read(s.KnownHosts))
-	write("home/.ssh/id_rsa", "-----BEGIN rubbish")
-
+	changed, rubbish := write("changed", at+" "+keyOfOther), write("rubbish", "-----BEGIN rubbish")
+	files := func(files ...string) Options {
+		m := map[string]string{}
+		for i := 0; i < len(files); i += 2 {
+			m[files[i]] = files[i+1]
+		}
+		return Options{Home: home(t, m)}
+	}
+	withAgent := files("known_hosts", s.KnownHosts)
+	withAgent.SSHAuthSock = serveAgent(t, read(s.Key))
 	for about, k := range map[string]struct {
 		o      Options
 		reason fail.Reason
 		words  string
 	}{
-		"key":           {Options{SSHKey: s.Key, KnownHosts: hosts}, 0, ""},
-		"default files": {Options{Home: filepath.Join(dir, "home")}, 0, ""},
-		"agent":         {Options{SSHAuthSock: serveAgent(t, read(s.Key)), KnownHosts: hosts}, 0, ""},
-		"wrong key":     {Options{SSHKey: other.Key, KnownHosts: hosts}, fail.Denied, "accepts no key of ours"},
-		"no key":        {Options{KnownHosts: hosts}, fail.Denied, "accepts no key of ours"},
-		"no such key":   {Options{SSHKey: "/none", KnownHosts: hosts}, fail.Denied, "no such file"},
-		"locked key":    {Options{SSHKey: lockedKey(t), KnownHosts: hosts}, fail.Denied, "passphrase"},
-		"unknown host":  {Options{SSHKey: s.Key, KnownHosts: []string{other.KnownHosts}}, fail.Denied, "is not known"},
-		"no hosts":      {Options{SSHKey: s.Key, Home: dir}, fail.Denied, "is not known"},
-		"changed host":  {Options{SSHKey: s.Key, KnownHosts: []string{changed}}, fail.Denied, "is not the one in known_hosts"},
-		"no such hosts": {Options{SSHKey: s.Key, KnownHosts: []string{"/none"}}, fail.Denied, "known_hosts"},
+		"key":          {files("id_ed25519", s.Key, "known_hosts", s.KnownHosts, "id_rsa", rubbish), 0, ""},
+		"agent":        {withAgent, 0, ""},
+		"wrong key":    {files("id_ed25519", other.Key, "known_hosts", s.KnownHosts), fail.Denied, "accepts no key of ours"},
+		"no key":       {files("known_hosts", s.KnownHosts), fail.Denied, "accepts no key of ours"},
+		"locked key":   {files("id_ed25519", lockedKey(t), "known_hosts", s.KnownHosts), fail.Denied, "accepts no key of ours"},
+		"unknown host": {files("id_ed25519", s.Key, "known_hosts", other.KnownHosts), fail.Denied, "is not known"},
+		"no hosts":     {files("id_ed25519", s.Key), fail.Denied, "is not known"},
+		"no home":      {Options{}, fail.Denied, "is not known"},
+		"changed host": {files("id_ed25519", s.Key, "known_hosts", changed), fail.Denied, "is not the one in known_hosts"},
+		"bad hosts":    {files("id_ed25519", s.Key, "known_hosts", rubbish), fail.Denied, "known_hosts"},
 	} {
 		t.Run(about, func(t *testing.T) {
 			cl := newClient(t, s.URL+root+"/it's%20a%20!repo%20$HOME.git", c.Forced)

@@ -3,6 +3,7 @@
 package wire
 
 import (
+	"encoding/base64"
 	"net"
 	"net/url"
 	"path/filepath"
@@ -21,6 +22,7 @@ type URL struct {
 	Path   string // for http and https still percent-encoded; for ssh relative to the home directory unless it starts with "/"; for file absolute
 
 	password string
+	userinfo string // user and password as they stand in the text that was parsed
 }
 
 var ports = map[string]string{"https": "443", "http": "80", "ssh": "22", "git": "9418", "file": ""}
@@ -36,9 +38,15 @@ var (
 	login    = regexp.MustCompile(`^[A-Za-z0-9._+-]*$`)
 )
 
+// lostAddress is a path that is more likely an address with credentials whose beginning is misspelt, as in https/user:password@host:
+// it would be printed. What is meant as a path has "./" or "/" before it, and file:// where it has a colon before the "@".
+var lostAddress = regexp.MustCompile(`^[^./][^@]*@|:[^@]*@`)
+
 // ParseURL reads what users write as a repository: a URL of the schemes https, http, ssh, git and file, the form
 // user@host:path, or a local path, which is made absolute. All else is a usage error: other schemes (git's ext:: runs
-// programs), control characters, and parts that begin with "-", which a program at either end could take for an option.
+// programs), control characters, parts that begin with "-", which a program at either end could take for an option, and all
+// that looks as if a password stood where none is expected, such as an "@" behind the host. No error repeats any of s: who
+// knows which part of a misspelt address is a password?
 func ParseURL(s string) (URL, error) {
 	u, err := parseURL(s)
 	if err == nil {
@@ -57,19 +65,25 @@ func ParseURL(s string) (URL, error) {
 func parseURL(s string) (URL, error) {
 	switch m := scp.FindStringSubmatch(s); {
 	case s == "" || strings.HasPrefix(s, "-"):
-		return URL{}, usage("repository %q is not a URL or path", s)
+		return URL{}, usage("the repository is not a URL or path: it is empty, or looks like an option such as --upload-pack")
 	case strings.Contains(s, "://"):
 		return parseSchemeURL(s)
 	case strings.HasPrefix(s, "/") || m == nil:
+		if lostAddress.MatchString(s) {
+			return URL{}, usage("the repository is neither a URL nor clearly a local path: it has an %q", "@").
+				WithHint("give https://, http://, ssh://, git:// or file://, user@host:path, or a local path that begins with ./ or /")
+		}
 		path, err := filepath.Abs(s)
 		if err != nil {
-			return URL{}, usage("repository %q: %v", s, err)
+			return URL{}, usage("the repository's path cannot be made absolute")
 		}
 		return URL{Scheme: "file", Path: path}, nil
-	case strings.Contains(strings.SplitN(m[4], "/", 2)[0], "@"): // user:password@host:path is not of this form, and would be printed
-		return URL{}, usage("the repository is not of the form user@host:path")
+	case strings.Contains(m[4], "@"): // as in user:password@host:path
+		return URL{}, usage("the repository is not of the form user@host:path: there is an %q in its path", "@")
 	case strings.HasPrefix(m[4], ":"):
-		return URL{}, usage("repository %q: git's remote helpers are not supported", s)
+		return URL{}, usage("git's remote helpers are not supported")
+	case m[1] == "" && isScheme(m[3]):
+		return URL{}, usage("the repository's URL lacks the slashes after its scheme")
 	default:
 		u := URL{Scheme: "ssh", User: m[1], Host: m[2] + m[3], Path: m[4]}
 		if h, p, err := net.SplitHostPort(m[2]); err == nil {
@@ -79,20 +93,30 @@ func parseURL(s string) (URL, error) {
 	}
 }
 
+func isScheme(s string) bool { _, ok := ports[strings.ToLower(s)]; return ok }
+
 func parseSchemeURL(s string) (URL, error) {
-	// The text itself is in no message from here on: it may hold a password.
 	p, err := url.Parse(s)
 	if err != nil {
 		return URL{}, usage("the repository's URL cannot be parsed")
 	}
-	if _, ok := ports[p.Scheme]; !ok {
-		return URL{}, usage("a repository of scheme %q is not supported", p.Scheme)
+	if !isScheme(p.Scheme) {
+		return URL{}, usage("the repository's URL has a scheme that is not supported")
 	}
 	if p.RawQuery != "" || p.ForceQuery || p.Fragment != "" {
 		return URL{}, usage("the repository's URL must have no query or fragment")
 	}
 	u := URL{Scheme: p.Scheme, User: p.User.Username(), Host: p.Hostname(), Port: p.Port(), Path: p.Path}
 	u.password, _ = p.User.Password()
+	if p.User != nil {
+		_, rest, _ := strings.Cut(s, "://")
+		authority, _, _ := strings.Cut(rest, "/")
+		u.userinfo = authority[:strings.LastIndexByte(authority, '@')]
+	}
+	if p.Scheme != "file" && strings.Contains(p.EscapedPath(), "@") { // as in https://user:pass/word@host
+		return URL{}, usage("there is an %q in the path of the repository's URL", "@").
+			WithHint("write / as %%2F in a password, and @ as %%40 in a path")
+	}
 	switch p.Scheme {
 	case "http", "https":
 		u.Path = strings.TrimRight(p.EscapedPath(), "/")
@@ -120,18 +144,18 @@ func (u URL) check() error {
 	}
 	switch {
 	case u.Scheme == "file" && (u.Host != "" || u.User != ""):
-		return usage("a file URL has no host: %q", u.Host)
+		return usage("a file URL has no host")
 	case u.Scheme != "file" && !hostname.MatchString(u.Host) || !port.MatchString(u.Port):
-		return usage("the repository's URL has no valid host: %q", u.Host)
+		return usage("the repository's URL has no valid host")
 	case u.Scheme == "ssh" && !login.MatchString(u.User):
-		return usage("%q is no user name for ssh", u.User)
+		return usage("the repository's URL has no user name that ssh can use")
 	case u.Path == "" || u.Scheme == "file" && !filepath.IsAbs(u.Path):
-		return usage("the repository's URL has no path: %q", u.Host)
+		return usage("the repository's URL has no path")
 	}
 	return nil
 }
 
-func usage(format string, args ...any) error {
+func usage(format string, args ...any) *fail.Error {
 	return fail.Errorf(fail.Usage, format, args...).
 		WithHint("give https://, http://, ssh://, git:// or file://, user@host:path, or a local path")
 }
@@ -163,7 +187,25 @@ func (u URL) String() string {
 	if strings.HasPrefix(path, "~") {
 		path = "/" + path
 	}
-	return u.Scheme + "://" + host + (&url.URL{Path: path}).EscapedPath()
+	path = (&url.URL{Path: path}).EscapedPath()
+	if u.Scheme != "file" {
+		path = strings.ReplaceAll(path, "@", "%40")
+	}
+	return u.Scheme + "://" + host + path
+}
+
+// secrets are the user's credentials in every form in which a server or a library may repeat them. Over HTTP a lone user
+// name is a token, and one that comes with GitHub's word for no password.
+func (u URL) secrets() []string {
+	if u.userinfo == "" {
+		return nil
+	}
+	user, password, _ := strings.Cut(u.userinfo, ":")
+	forms := []string{u.password, password, url.QueryEscape(u.password), url.PathEscape(u.password), strings.TrimPrefix(url.UserPassword("", u.password).String(), ":")}
+	if u.Scheme != "ssh" && (u.password == "" || u.password == "x-oauth-basic") {
+		forms = append(forms, u.User, user, url.QueryEscape(u.User), url.PathEscape(u.User), url.User(u.User).String())
+	}
+	return append(forms, base64.StdEncoding.EncodeToString([]byte(u.User+":"+u.password)))
 }
 
 // GoString keeps %#v from showing the password.

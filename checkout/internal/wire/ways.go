@@ -14,7 +14,7 @@ import (
 func (f *fetcher) exact(ctx context.Context) (string, error) {
 	source := RemoteV2
 	ok, err := f.try(ctx, func(ctx context.Context) (bool, error) {
-		f.asked = nil
+		f.asked, f.reason = nil, fail.Gone
 		protocol := "protocol v2"
 		if !f.ad.v2 {
 			source, protocol = RemoteV0, "protocol v0"
@@ -34,6 +34,7 @@ func (f *fetcher) exact(ctx context.Context) (string, error) {
 		case ok || err != nil:
 		case said == "":
 			f.notef("exact SHA (%s): a pack without it", protocol)
+			f.reason = fail.BadData
 		case strings.Contains(said, "not our ref"):
 			f.notef("exact SHA (%s): %q", protocol, "not our ref")
 			f.reason = ad.meaning()
