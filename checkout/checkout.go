@@ -11,12 +11,9 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
-	"github.com/go-git/go-git/v5/plumbing"
-
-	"run-task/checkout/internal/odb"
 	"run-task/checkout/internal/wire"
 	"run-task/checkout/internal/worktree"
 	"run-task/internal/fail"
@@ -89,17 +86,12 @@ func (o *Options) one(ctx context.Context, log *logs.Log, r *Repo) (Result, erro
 		return Result{}, err
 	}
 	defer root.Close()
-	keep := kept(dir, o.Keep)
-	g, err := claim(root, keep, r.Adopt || o.MayClean != nil && o.MayClean(dir))
+	g, err := claim(ctx, log, root, kept(dir, o.Keep), r.Adopt || o.MayClean != nil && o.MayClean(dir))
 	if err != nil {
 		return Result{}, err
 	}
 	defer g.close()
-	g.keep = keep
-	if err := g.lock(ctx, log); err != nil {
-		return Result{}, err
-	}
-	pin, sum, err := g.bring(ctx, log, root, u, r, o.Net)
+	pin, sum, err := g.bring(ctx, log, u, r, o.Net)
 	if err != nil {
 		return Result{}, err
 	}
@@ -109,13 +101,16 @@ func (o *Options) one(ctx context.Context, log *logs.Log, r *Repo) (Result, erro
 		what += " (tag " + res.SHA + ")"
 	}
 	log.Infof("%q is at %s of %s: %d files, %d written, %d removed, %s, %.1fs", r.Dir, what, u, sum.Files, sum.Written, sum.Removed, res.Source, res.Seconds)
+	if st, err := root.Stat(); err == nil && int(st.UID) != os.Getuid() {
+		log.Warnf("%q belongs to uid %d: git will not work there as uid %d, unless safe.directory names it", r.Dir, st.UID, os.Getuid())
+	}
 	for _, w := range sum.Warnings {
 		log.Warnf("%q: %s", r.Dir, w)
 	}
 	return res, nil
 }
 
-// openRoot opens the worktree's directory and makes it, with its parents, if it is missing.
+// openRoot opens the worktree's directory and makes it, with its parents, if it is missing. One of ours can be listed and changed then.
 func openRoot(dir string) (*fsx.Dir, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		if errors.Is(err, fs.ErrPermission) {
@@ -123,143 +118,38 @@ func openRoot(dir string) (*fsx.Dir, error) {
 		}
 		return nil, err
 	}
+	if info, err := os.Stat(dir); err == nil && info.Mode()&0o700 != 0o700 {
+		os.Chmod(dir, info.Mode()|0o700) // if it is not ours, what comes next fails
+	}
 	return fsx.Open(dir)
 }
 
-// here is the source of a commit that an earlier run left in the worktree's own .git.
-const here = "pin"
-
-// pin is a commit with all that belongs to it, in the packs of a store.
-type pin struct {
-	state
-	commit, tree plumbing.Hash
-	store        *odb.Store
-	source       string
-	incoming     string // quarantine that the packs are still in, "" once they are published
-}
-
-// bring gets the commit and checks it out. Objects of an earlier run that turn out to be damaged are fetched once more; freshly fetched and verified
-// ones that read back differently mean a disk that cannot be used.
-func (g *gitdir) bring(ctx context.Context, log *logs.Log, root *fsx.Dir, u wire.URL, r *Repo, net Net) (*pin, worktree.Summary, error) {
-	for {
-		p, err := g.acquire(ctx, log, u, r, net)
-		if err != nil {
-			return nil, worktree.Summary{}, err
-		}
-		sum, err := g.checkout(ctx, log, root, u, p, r.Clean)
-		p.store.Close()
-		switch {
-		case err == nil:
-			return p, sum, nil
-		case !errors.Is(err, odb.ErrDamaged):
-			return nil, sum, err
-		case p.source != here:
-			return nil, sum, fail.Errorf(fail.PurgeCache, "objects that were just verified read back differently: %w", err).WithHint("purge the cache; if it comes back, the disk is broken")
-		}
-		log.Warnf("the objects in %q are damaged, fetching them again: %v", r.Dir, err)
-		if err := g.dir.RemoveAll(stateFile); err != nil {
-			return nil, sum, err
-		}
-	}
-}
-
-// acquire finds the commit in the packs that are here, or fetches it into quarantine. Nothing that others see changes.
-func (g *gitdir) acquire(ctx context.Context, log *logs.Log, u wire.URL, r *Repo, net Net) (*pin, error) {
-	sha := plumbing.NewHash(r.SHA)
-	if p := g.probe(ctx, log, u, sha, r.Depth); p != nil {
-		return p, nil
-	}
-	if err := g.sweep(); err != nil {
-		return nil, err
-	}
-	var got *pin
-	take := func(ctx context.Context, pack wire.Pack) (bool, error) {
-		p, err := g.ingest(ctx, log, pack, sha)
-		if p != nil {
-			p.URL, p.SHA, p.Depth = u.String(), r.SHA, r.Depth
-			got = p
-		}
-		return p != nil, err
-	}
-	want := wire.Want{SHA: sha, Depth: r.Depth, Hints: r.Hints}
-	source, err := wire.Fetch(ctx, log, u, wire.Options{Home: net.Home, SSHAuthSock: net.SSHAuthSock, Proxy: net.Proxy}, want, take)
+// bring gets the commit and checks it out. From the first change on HEAD is missing, and it comes back last: a checkout that was killed is no
+// repository to git, and is begun again by the next run.
+func (g *gitdir) bring(ctx context.Context, log *logs.Log, u wire.URL, r *Repo, net Net) (*pin, worktree.Summary, error) {
+	p, err := g.acquire(ctx, log, u, r, net)
 	if err != nil {
-		return nil, err
+		return nil, worktree.Summary{}, err
 	}
-	got.source = source
-	return got, nil
-}
-
-// ingest puts one pack into a fresh quarantine and proves that the wanted commit is complete. No pin and no error means that the pack does not have the commit.
-func (g *gitdir) ingest(ctx context.Context, log *logs.Log, pack wire.Pack, sha plumbing.Hash) (*pin, error) {
-	name, dir, err := g.quarantine()
-	if err != nil {
-		return nil, err
+	defer p.store.Close()
+	o := worktree.Options{Clean: worktree.All, Keep: g.keep}
+	if g.aside {
+		o.Keep = append(slices.Clip(o.Keep), asideName)
 	}
-	defer dir.Close()
-	progress := log.Progress()
-	packName, objects, err := odb.Ingest(ctx, dir, pack, func(n, total uint32, bytes int64) {
-		progress.Updatef("receiving objects: %d of %d, %s, %s/s", n, total, logs.Bytes(bytes), logs.Bytes(int64(float64(bytes)/progress.Elapsed().Seconds())))
-	})
-	progress.Done()
-	if err != nil {
-		return nil, err
+	if r.Clean == "none" {
+		o.Clean = worktree.None
 	}
-	log.Verbosef("received %d objects in %.1fs", objects, progress.Elapsed().Seconds())
-	store, err := odb.Open(dir, []string{packName})
-	if err != nil {
-		return nil, err
-	}
-	if !store.Has(sha) {
-		return nil, store.Close()
-	}
-	p := &pin{store: store, incoming: name}
-	p.Packs = []string{packName}
-	for _, h := range pack.Shallow {
-		if store.Has(h) {
-			p.Shallow = append(p.Shallow, h.String())
+	o.Begin = func() error {
+		for _, step := range []func() error{g.mounted, g.begin, func() error { return g.publish(p) }, func() error { return g.dress(u, p) }} {
+			if err := step(); err != nil {
+				return err
+			}
 		}
+		return nil
 	}
-	p.Tags = map[string]string{}
-	for ref, h := range pack.Refs {
-		if validRef(ref) && strings.HasPrefix(ref, "refs/tags/") && store.Has(h) {
-			p.Tags[ref] = h.String()
-		}
-	}
-	if err := p.prove(ctx, sha); err != nil {
-		store.Close()
-		return nil, err
-	}
-	return p, nil
-}
-
-// prove checks the closure of the commit that sha names: every commit up to the boundary, every tree, every blob.
-func (p *pin) prove(ctx context.Context, sha plumbing.Hash) (err error) {
-	if p.commit, p.tree, err = p.store.Commit(sha); err != nil {
-		return err
-	}
-	return p.store.Verify(ctx, sha, hashes(p.Shallow), tagHashes(p.Tags))
-}
-
-// checkout publishes the packs and brings the worktree to the commit. From the first change on HEAD is missing, and it comes back last: a checkout
-// that was killed is no repository to git, and is begun again by the next run.
-func (g *gitdir) checkout(ctx context.Context, log *logs.Log, root *fsx.Dir, u wire.URL, p *pin, clean string) (worktree.Summary, error) {
-	if err := g.begin(); err != nil {
-		return worktree.Summary{}, err
-	}
-	if err := g.publish(p); err != nil {
-		return worktree.Summary{}, err
-	}
-	if err := g.dress(u, p); err != nil {
-		return worktree.Summary{}, err
-	}
-	mode := worktree.All
-	if clean == "none" {
-		mode = worktree.None
-	}
-	sum, err := worktree.Write(ctx, log, root, g.dir, p.tree, p.store, worktree.Options{Clean: mode, Keep: g.keep})
+	sum, err := worktree.Write(ctx, log, g.root, g.dir, p.tree, p.store, o)
 	if err != nil {
-		return sum, err
+		return nil, sum, err
 	}
-	return sum, g.finish(p.commit)
+	return p, sum, g.finish(p.commit)
 }

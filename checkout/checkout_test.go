@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"run-task/checkout/internal/wire"
 	"run-task/internal/fail"
 	"run-task/internal/fsx"
 	"run-task/internal/logs"
@@ -26,27 +27,36 @@ func TestValidRef(t *testing.T) {
 }
 
 func TestAStateThatSomebodyWroteIsNotBelieved(t *testing.T) {
-	good := func() state {
-		return state{Version: 1, Packs: []string{"pack-" + strings.Repeat("a", 40)}, Shallow: []string{strings.Repeat("b", 40)}, Tags: map[string]string{"refs/tags/v1": strings.Repeat("c", 40)}}
+	u, err := wire.ParseURL("https://h/r")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if s := good(); !s.sane() {
+	sha := strings.Repeat("d", 40)
+	good := func() (state, Repo) {
+		return state{Version: 1, URL: "https://h/r", SHA: sha, Depth: 1, Pack: "pack-" + strings.Repeat("a", 40), Shallow: []string{strings.Repeat("b", 40)}}, Repo{SHA: sha, Depth: 1}
+	}
+	if s, r := good(); !s.fits(u, &r) {
 		t.Fatal("a good state is refused")
 	}
-	for name, spoil := range map[string]func(*state){
-		"version":      func(s *state) { s.Version = 2 },
-		"pack path":    func(s *state) { s.Packs[0] = "../../../etc/passwd" },
-		"shallow":      func(s *state) { s.Shallow[0] = "x\n" },
-		"tag's object": func(s *state) { s.Tags["refs/tags/v1"] = "x" },
-		"tag's name": func(s *state) {
-			s.Tags["refs/tags/x\n"+strings.Repeat("d", 40)+" refs/heads/y"] = strings.Repeat("c", 40)
-		},
-		"a branch": func(s *state) { s.Tags["refs/heads/x"] = strings.Repeat("c", 40) },
+	for name, spoil := range map[string]func(*state, *Repo){
+		"version":        func(s *state, _ *Repo) { s.Version = 2 },
+		"pack path":      func(s *state, _ *Repo) { s.Pack = "../../../etc/passwd" },
+		"shallow":        func(s *state, _ *Repo) { s.Shallow[0] = "x\n" },
+		"repository":     func(s *state, _ *Repo) { s.URL = "https://h/other" },
+		"commit":         func(_ *state, r *Repo) { r.SHA = strings.Repeat("e", 40) },
+		"depth":          func(_ *state, r *Repo) { r.Depth = 2 },
+		"all is shallow": func(s *state, r *Repo) { s.Depth, r.Depth = 0, 0 },
 	} {
-		if s := good(); true {
-			if spoil(&s); s.sane() {
+		if s, r := good(); true {
+			if spoil(&s, &r); s.fits(u, &r) {
 				t.Errorf("%s: believed", name)
 			}
 		}
+	}
+	s, r := good()
+	s.Depth, s.Shallow, r.Depth, r.SHA = 0, nil, 0, strings.Repeat("e", 40)
+	if !s.fits(u, &r) {
+		t.Error("all of the history cannot be used for another commit of it")
 	}
 }
 
@@ -91,14 +101,14 @@ func TestClaim(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer root.Close()
-			before, _ := os.ReadDir(dir)
-			g, err := claim(root, []string{"caches/a", "cache"}, c.mayClean)
+			before := listing(t, dir)
+			g, err := claim(t.Context(), quiet, root, []string{"caches/a", "cache"}, c.mayClean)
 			if c.refused {
 				if fail.Of(err) != fail.Usage || !strings.Contains(fail.Hint(err), "--adopt") {
 					t.Errorf("got %v, want a refusal with the hint --adopt", err)
 				}
-				if after, _ := os.ReadDir(dir); len(after) != len(before) {
-					t.Errorf("a refused directory changed: %v", after)
+				if after := listing(t, dir); after != before {
+					t.Errorf("a refused directory changed:\n%s", after)
 				}
 				return
 			}
@@ -106,17 +116,93 @@ func TestClaim(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer g.close()
-			if err := os.Mkdir(dir+"/.git/run-task/lock", 0o755); err != nil {
+			aside := strings.HasPrefix(name, "adopted")
+			if kept := strings.Contains(listing(t, dir), before); aside && !kept || g.aside != aside {
+				t.Errorf("before it begins, what is somebody's is changed:\n%s", listing(t, dir))
+			}
+			if err := g.begin(); err != nil {
 				t.Fatal(err)
 			}
-			if err := g.lock(t.Context(), logs.New(io.Discard, logs.Quiet, false)); err != nil {
-				t.Errorf("a planted lock: %v", err)
-			}
-			if st, err := os.Stat(filepath.Join(dir, ".git/run-task")); err != nil || !st.IsDir() {
+			if err := os.WriteFile(dir+"/"+markName+"/mine", nil, 0o666); err != nil {
 				t.Errorf("no mark: %v", err)
+			}
+			if _, err := g.dir.Lstat(ownDir + "/mine"); err != nil {
+				t.Errorf("what we hold is not %s: %v", markName, err)
+			}
+			if _, err := os.Lstat(dir + "/" + asideName); err == nil {
+				t.Error("something is left aside")
 			}
 		})
 	}
+}
+
+// A planted lock is replaced, and who waited for a lock that is not in the way any more looks again.
+func TestLock(t *testing.T) {
+	dir := t.TempDir()
+	mkdir(".git/run-task/lock/x")(t, dir)
+	root, err := fsx.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	first, err := claim(t.Context(), quiet, root, nil, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	done := make(chan error)
+	said := make(chan struct{})
+	go func() {
+		second, err := claim(t.Context(), logs.New(io.MultiWriter(&out, closer{said}), logs.Normal, false), root, nil, false)
+		if err == nil {
+			_, err = os.Stat(filepath.Join(second.dir.Name(), ownDir))
+			second.close()
+		}
+		done <- err
+	}()
+	<-said
+	if err := os.Rename(dir+"/.git", dir+"/.old"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(dir + "/.old"); err != nil {
+		t.Fatal(err)
+	}
+	first.close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(out.String(), "waiting for another checkout into") {
+		t.Error(out.String())
+	}
+}
+
+// closer tells of the first line that is written.
+type closer struct{ c chan struct{} }
+
+func (c closer) Write(b []byte) (int, error) {
+	select {
+	case <-c.c:
+	default:
+		close(c.c)
+	}
+	return len(b), nil
+}
+
+var quiet = logs.New(io.Discard, logs.Quiet, false)
+
+// listing has all that is in a directory.
+func listing(t *testing.T, dir string) string {
+	var b strings.Builder
+	err := filepath.WalkDir(dir, func(p string, e os.DirEntry, err error) error {
+		if p != dir && !strings.Contains(p, asideName) {
+			b.WriteString(e.Type().String() + p + "\n")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
 }
 
 func mkdir(names ...string) func(*testing.T, string) {

@@ -11,13 +11,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
-	"testing/iotest"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
+	"run-task/checkout/internal/pack"
 	"run-task/internal/fail"
 	"run-task/internal/fsx"
 )
@@ -110,19 +111,9 @@ func openDir(t testing.TB) *fsx.Dir {
 	return d
 }
 
-func ingested(t testing.TB, pack []byte) *Store {
+func received(t testing.TB, pack []byte) *Store {
 	t.Helper()
-	d := openDir(t)
-	name, _, err := Ingest(ctx, d, bytes.NewReader(pack), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return opened(t, d, name)
-}
-
-func opened(t testing.TB, d *fsx.Dir, name string) *Store {
-	t.Helper()
-	s, err := Open(d, []string{name})
+	s, err := Receive(ctx, openDir(t), bytes.NewReader(pack), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,117 +121,116 @@ func opened(t testing.TB, d *fsx.Dir, name string) *Store {
 	return s
 }
 
-func TestIngestAgreesWithGit(t *testing.T) {
+func TestReadAgreesWithGit(t *testing.T) {
 	r, _ := history(t)
-	for _, option := range []string{"--delta-base-offset", "--no-delta-base-offset", "--window=0"} {
-		pack := r.pack(option)
-		d := openDir(t)
-		var calls, last uint32
-		var received int64
-		name, objects, err := Ingest(ctx, d, iotest.OneByteReader(bytes.NewReader(pack)), func(n, total uint32, bytes int64) {
-			if calls++; n != calls {
-				t.Errorf("call %d for object %d", calls, n)
-			}
-			last, received = total, bytes
-		})
-		if err != nil {
-			t.Fatal(option, err)
+	s := received(t, r.pack())
+	lines := strings.Split(strings.TrimSpace(r.git("", "cat-file", "--batch-all-objects", "--batch-check")), "\n")
+	for _, line := range lines {
+		f := strings.Fields(line)
+		typ, data, err := s.Read(plumbing.NewHash(f[0]))
+		if err != nil || typ.String() != f[1] || strconv.Itoa(len(data)) != f[2] {
+			t.Errorf("%s: %v, %d bytes, %v", line, typ, len(data), err)
 		}
-		if int(calls) != objects || int(last) != objects || received != int64(len(pack)-20) {
-			t.Errorf("%d calls, %d, %d bytes for %d objects, %d bytes", calls, last, received, objects, len(pack))
-		}
-		path := filepath.Join(d.Name(), name)
-		theirs := filepath.Join(t.TempDir(), "x.pack")
-		os.WriteFile(theirs, pack, 0o666)
-		r.git("", "index-pack", theirs)
-		if chains := strings.Contains(r.git("", "verify-pack", "-v", theirs), "chain length = 2"); chains == (option == "--window=0") {
-			t.Error("the sample has no deltas upon deltas, or should have none", option)
-		}
-		for _, ext := range []string{".pack", ".idx"} {
-			want, _ := os.ReadFile(strings.TrimSuffix(theirs, ".pack") + ext)
-			got, err := os.ReadFile(path + ext)
-			if err != nil || !bytes.Equal(got, want) {
-				t.Errorf("%s: %s is not git's: %v", option, ext, err)
-			}
-			if fi, err := os.Stat(path + ext); err != nil || fi.Mode() != 0o444 {
-				t.Error(fi, err)
-			}
-		}
-		if names, _ := d.Names(); len(names) != 2 {
-			t.Errorf("left over: %q", names)
-		}
-		s := opened(t, d, name)
-		for line := range strings.Lines(r.git("", "cat-file", "--batch-all-objects", "--batch-check")) {
-			f := strings.Fields(line)
-			typ, data, err := s.Read(plumbing.NewHash(f[0]))
-			if err != nil || typ.String() != f[1] || strconv.Itoa(len(data)) != f[2] {
-				t.Errorf("%s: %v, %d bytes, %v", line, typ, len(data), err)
-			}
-		}
-		if _, _, err := s.Read(plumbing.NewHash(strings.Repeat("1", 40))); !errors.Is(err, plumbing.ErrObjectNotFound) {
-			t.Error(err)
-		}
+	}
+	if s.Len() != len(lines) {
+		t.Errorf("%d objects, %d with git", s.Len(), len(lines))
+	}
+	if _, _, err := s.Read(plumbing.NewHash(strings.Repeat("1", 40))); !errors.Is(err, plumbing.ErrObjectNotFound) || fail.Of(err) != fail.BadData {
+		t.Error(err)
 	}
 }
 
-func TestOpenRefusesWhatIsNoFile(t *testing.T) {
-	d := openDir(t)
-	if _, err := Open(d, []string{"pack-x"}); !errors.Is(err, os.ErrNotExist) {
+// Large blobs are streamed; a tree may be as large, and is read.
+func TestLargeObjects(t *testing.T) {
+	r := newRepo(t)
+	large := strings.Repeat("0123456789abcdef", 9<<20/16)
+	id := r.id(large, "hash-object", "-w", "--stdin")
+	var lines strings.Builder
+	for i := range 200_000 {
+		fmt.Fprintf(&lines, "100644 blob %s\tfile number %020d\n", id, i)
+	}
+	tree := r.id(lines.String(), "mktree")
+	commit := r.id("", "commit-tree", "-m", "m", tree.String())
+	s := received(t, []byte(r.git(commit.String()+"\n", "pack-objects", "-q", "--stdout", "--revs")))
+	if _, _, err := s.Read(id); !errors.Is(err, ErrLarge) {
 		t.Error(err)
 	}
-	os.WriteFile(filepath.Join(d.Name(), "real"), nil, 0o666)
-	d.Symlink("real", "pack-x.idx")
-	swapped := openDir(t)
-	var names []string
-	for _, content := range []string{"one", "two"} {
-		pack, _ := rawPack(1, blob(content))
-		name, _, err := Ingest(ctx, swapped, bytes.NewReader(pack), nil)
+	typ, size, content, err := s.Reader(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer content.Close()
+	if data, err := io.ReadAll(content); err != nil || typ != plumbing.BlobObject || size != int64(len(large)) || string(data) != large {
+		t.Error(typ, size, err)
+	}
+	if typ, data, err := s.Read(tree); err != nil || typ != plumbing.TreeObject || len(data) < 8<<20 {
+		t.Error(typ, len(data), err)
+	}
+	if _, err := s.Verify(ctx, commit, nil); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := s.Commit(id); fail.Of(err) != fail.BadData || !strings.Contains(err.Error(), "is a blob, not a commit") {
+		t.Error(err)
+	}
+	if _, err := s.readAs(plumbing.TreeObject, id); fail.Of(err) != fail.BadData || !strings.Contains(err.Error(), "is a blob, not a tree") {
+		t.Error(err)
+	}
+}
+
+// What happens to the file after it was received is found when an object is read.
+func TestChangedOnDisk(t *testing.T) {
+	r, _ := history(t)
+	good, d := received(t, r.pack()), openDir(t)
+	s, err := Receive(ctx, d, bytes.NewReader(r.pack()), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	name := filepath.Join(d.Name(), s.Name()+".pack")
+	original, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(name, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for at := 12; at < len(original)-20; at += 5 {
+		changed := slices.Clone(original)
+		changed[at] ^= 0x10
+		if err := os.WriteFile(name, changed, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		p, err := pack.Open(d, s.Name()) // nothing in its cache
 		if err != nil {
 			t.Fatal(err)
 		}
-		names = append(names, name)
-	}
-	if err := swapped.Rename(names[1]+".idx", names[0]+".idx"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(swapped, names[:1]); fail.Of(err) != fail.BadData || !strings.Contains(err.Error(), "another pack's") {
-		t.Error(err)
-	}
-	if _, err := Open(d, []string{"pack-x"}); fail.Of(err) != fail.BadData {
-		t.Error(err)
-	}
-	d.Mkdir("pack-y.idx", 0o777)
-	if _, err := Open(d, []string{"pack-y"}); fail.Of(err) != fail.BadData {
-		t.Error(err)
-	}
-}
-
-func TestErrorsThatAreNotThePacks(t *testing.T) {
-	r, _ := history(t)
-	pack := r.pack()
-	reset := errors.New("connection reset")
-	for _, n := range []int{0, 5, 12, 200, len(pack) - 20, len(pack) - 1, len(pack)} {
-		d := openDir(t)
-		_, _, err := Ingest(ctx, d, io.MultiReader(bytes.NewReader(pack[:n]), iotest.ErrReader(reset)), nil)
-		if !errors.Is(err, reset) || fail.Of(err) != fail.Internal { // no reason of ours: the caller knows
-			t.Errorf("after %d bytes: %v", n, err)
+		fresh := Store{p}
+		for n := range good.Len() {
+			id := good.pack.ID(n)
+			want, content, _ := good.Read(id)
+			typ, data, err := fresh.Read(id)
+			if err == nil && (typ != want || string(data) != string(content)) {
+				t.Fatalf("changed at %d: wrong content of %s", at, id)
+			}
+			if err != nil {
+				if found++; fail.Of(err) != fail.PurgeCache {
+					t.Fatalf("changed at %d: %v", at, err)
+				}
+				if _, _, content, err := fresh.Reader(id); err == nil {
+					if _, err = io.ReadAll(content); fail.Of(err) != fail.PurgeCache {
+						t.Fatalf("changed at %d: %v", at, err)
+					}
+					content.Close()
+				} else if fail.Of(err) != fail.PurgeCache {
+					t.Fatalf("changed at %d: %v", at, err)
+				}
+			}
 		}
-		_, _, err = Ingest(ctx, d, iotest.DataErrReader(io.MultiReader(bytes.NewReader(pack[:n]), iotest.ErrReader(io.ErrUnexpectedEOF))), nil)
-		if !errors.Is(err, io.ErrUnexpectedEOF) || fail.Of(err) == fail.BadData {
-			t.Errorf("after %d bytes: %v", n, err)
-		}
-		if names, _ := d.Names(); len(names) != 0 {
-			t.Errorf("left over: %q", names)
-		}
+		fresh.Close()
 	}
-	stopped, cancel := context.WithCancelCause(ctx)
-	_, _, err := Ingest(stopped, openDir(t), bytes.NewReader(pack), func(n, total uint32, _ int64) {
-		if n == total {
-			cancel(fail.ErrInterrupted)
-		}
-	})
-	if fail.Of(err) != fail.Interrupted {
-		t.Error(err)
+	if found < 100 {
+		t.Errorf("only %d errors", found)
 	}
 }
 
@@ -249,7 +239,7 @@ func TestCommit(t *testing.T) {
 	tree := r.id("", "rev-parse", "HEAD^{tree}")
 	treeTag := r.id("object "+tree.String()+"\ntype tree\ntag t\ntagger a <a@b> 1 +0000\n\nx\n", "mktag")
 	r.git("", "tag", "t", treeTag.String())
-	s := ingested(t, []byte(r.git("HEAD\nv1\nv2\nt\n", "pack-objects", "-q", "--stdout", "--revs")))
+	s := received(t, []byte(r.git("HEAD\nv1\nv2\nt\n", "pack-objects", "-q", "--stdout", "--revs")))
 	for _, rev := range []string{"HEAD", "v1", "v2"} {
 		if c, tr, err := s.Commit(r.id("", "rev-parse", rev)); c != head || tr != tree || err != nil {
 			t.Error(rev, c, tr, err)
@@ -260,15 +250,15 @@ func TestCommit(t *testing.T) {
 			t.Error(rev, err)
 		}
 	}
-	if _, _, err := s.Commit(blobID("nothing")); !errors.Is(err, plumbing.ErrObjectNotFound) {
+	if _, _, err := s.Commit(plumbing.ComputeHash(plumbing.BlobObject, []byte("nothing"))); !errors.Is(err, plumbing.ErrObjectNotFound) {
 		t.Error(err)
 	}
 }
 
-// Each object in turn is left out of the pack.
+// Each object in turn is left out of the pack. Only the tags are not needed.
 func TestVerifyMissesEveryObject(t *testing.T) {
 	r, head := history(t)
-	tags := []plumbing.Hash{r.id("", "rev-parse", "v1"), r.id("", "rev-parse", "v2")}
+	v1, v2 := r.id("", "rev-parse", "v1"), r.id("", "rev-parse", "v2")
 	all := strings.Fields(r.git("", "cat-file", "--batch-all-objects", "--batch-check=%(objectname)"))
 	for i := -1; i < len(all); i++ {
 		var list strings.Builder
@@ -277,12 +267,66 @@ func TestVerifyMissesEveryObject(t *testing.T) {
 				list.WriteString(id + "\n")
 			}
 		}
-		err := ingested(t, []byte(r.git(list.String(), "pack-objects", "-q", "--stdout"))).Verify(ctx, head, nil, tags)
-		if i < 0 && err != nil {
-			t.Error(err)
+		leads, err := received(t, []byte(r.git(list.String(), "pack-objects", "-q", "--stdout"))).Verify(ctx, head, nil)
+		if i < 0 || all[i] == v1.String() || all[i] == v2.String() {
+			if err != nil {
+				t.Error(err)
+			} else if leads(v1) != (i < 0 || all[i] != v1.String()) || leads(v2) != (i < 0) {
+				t.Errorf("tags: %v and %v", leads(v1), leads(v2))
+			}
+			continue
 		}
-		if i >= 0 && (!errors.Is(err, plumbing.ErrObjectNotFound) || fail.Of(err) != fail.BadData || !strings.Contains(err.Error(), all[i])) {
+		if !errors.Is(err, plumbing.ErrObjectNotFound) || fail.Of(err) != fail.BadData || !strings.Contains(err.Error(), all[i]) {
 			t.Errorf("without %s: %v", all[i], err)
+		}
+	}
+}
+
+// What leads into the history: its commits and tags of them. What does not: later commits, trees, blobs, what is not there, and tags of all these.
+func TestWhatLeadsIntoHistory(t *testing.T) {
+	r, head := history(t)
+	late := r.commit(map[string]string{"late": "x"})
+	r.git("", "tag", "-a", "-m", "x", "late")
+	r.git("", "tag", "-a", "-m", "x", "tree", "HEAD^{tree}")
+	chain := "v1"
+	for i := range maxTags {
+		next := fmt.Sprint("chain", i)
+		r.git("", "tag", "-a", "-m", "x", next, chain)
+		chain = next
+	}
+	var all strings.Builder
+	for _, id := range strings.Fields(r.git("", "cat-file", "--batch-all-objects", "--batch-check=%(objectname)")) {
+		all.WriteString(id + "\n")
+	}
+	s := received(t, []byte(r.git(all.String(), "pack-objects", "-q", "--stdout")))
+	leads, err := s.Verify(ctx, head, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for rev, want := range map[string]bool{head.String(): true, head.String() + "~2": true, "v1": true, "v2": true, "chain61": true, chain: false,
+		late.String(): false, "late": false, "tree": false, head.String() + "^{tree}": false, head.String() + ":big": false} {
+		if leads(r.id("", "rev-parse", rev)) != want {
+			t.Errorf("%s: not %v", rev, want)
+		}
+	}
+	if leads(plumbing.NewHash(strings.Repeat("1", 40))) {
+		t.Error("what is not there leads into history")
+	}
+}
+
+func TestNearest(t *testing.T) {
+	r, head := history(t)
+	s := received(t, r.pack())
+	at := func(n int) plumbing.Hash { return r.id("", "rev-parse", fmt.Sprintf("HEAD~%d", n)) }
+	for _, c := range []struct {
+		boundary   []plumbing.Hash
+		most, want int
+	}{
+		{nil, 3, 3}, {nil, 100, 100}, {[]plumbing.Hash{head}, 1, 1}, {[]plumbing.Hash{head}, 2, 1}, {[]plumbing.Hash{at(2)}, 3, 3},
+		{[]plumbing.Hash{at(2)}, 4, 3}, {[]plumbing.Hash{at(3), at(1)}, 4, 2}, {[]plumbing.Hash{at(4)}, 9, 9}, // the first commit has no parents
+	} {
+		if n, err := s.Nearest(head, c.boundary, c.most); n != c.want || err != nil {
+			t.Errorf("%v of %d: %d, %v", c.boundary, c.most, n, err)
 		}
 	}
 }
@@ -292,19 +336,19 @@ func TestVerifyShallow(t *testing.T) {
 	parent := r.id("", "rev-parse", "HEAD~1")
 	clone := repo{t, t.TempDir()}
 	clone.git("", "clone", "-q", "--bare", "--depth=2", "file://"+r.dir, ".")
-	s := ingested(t, []byte(clone.git("HEAD\n", "pack-objects", "-q", "--stdout", "--revs", "--shallow")))
-	if err := s.Verify(ctx, head, []plumbing.Hash{parent}, nil); err != nil {
+	s := received(t, []byte(clone.git("HEAD\n", "pack-objects", "-q", "--stdout", "--revs", "--shallow")))
+	if _, err := s.Verify(ctx, head, []plumbing.Hash{parent}); err != nil {
 		t.Error(err)
 	}
-	if err := s.Verify(ctx, head, nil, nil); !errors.Is(err, plumbing.ErrObjectNotFound) || !strings.Contains(err.Error(), "needed by commit "+parent.String()) {
+	if _, err := s.Verify(ctx, head, nil); !errors.Is(err, plumbing.ErrObjectNotFound) || !strings.Contains(err.Error(), "needed by commit "+parent.String()) {
 		t.Error(err)
 	}
-	if err := s.Verify(ctx, parent, []plumbing.Hash{head}, nil); err == nil {
+	if _, err := s.Verify(ctx, parent, []plumbing.Hash{head}); err == nil {
 		t.Error("the parent's parents are missing")
 	}
 	stopped, cancel := context.WithCancel(ctx)
 	cancel()
-	if err := s.Verify(stopped, head, []plumbing.Hash{parent}, nil); fail.Of(err) != fail.Cancelled {
+	if _, err := s.Verify(stopped, head, []plumbing.Hash{parent}); fail.Of(err) != fail.Cancelled {
 		t.Error(err)
 	}
 }
@@ -336,12 +380,12 @@ func TestVerifyPathRulesAndTypes(t *testing.T) {
 		for _, id := range strings.Fields(r.git("", "cat-file", "--batch-all-objects", "--batch-check=%(objectname)")) {
 			list.WriteString(id + "\n")
 		}
-		s := ingested(t, []byte(r.git(list.String(), "pack-objects", "-q", "--stdout")))
-		err := s.Verify(ctx, commit, nil, nil)
+		s := received(t, []byte(r.git(list.String(), "pack-objects", "-q", "--stdout")))
+		_, err := s.Verify(ctx, commit, nil)
 		if fail.Of(err) != fail.BadData || !strings.Contains(err.Error(), word) || !strings.Contains(err.Error(), commit.String()) {
 			t.Errorf("%q: %v", content, err)
 		}
-		if err := s.Verify(ctx, after, nil, nil); err != nil && !strings.Contains(word, "not a tree") {
+		if _, err := s.Verify(ctx, after, nil); err != nil && !strings.Contains(word, "not a tree") {
 			t.Errorf("%q in history: %v", content, err)
 		}
 	}

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
@@ -33,6 +35,9 @@ func (s *Store) Commit(id plumbing.Hash) (commit, tree plumbing.Hash, err error)
 func (s *Store) peel(id plumbing.Hash) (plumbing.ObjectType, plumbing.Hash, []byte, error) {
 	for range maxTags {
 		typ, data, err := s.Read(id)
+		if errors.Is(err, ErrLarge) {
+			return plumbing.BlobObject, id, nil, nil
+		}
 		if err != nil || typ != plumbing.TagObject {
 			return typ, id, data, err
 		}
@@ -77,29 +82,62 @@ func header(data []byte, word string) (id plumbing.Hash, rest []byte, ok bool) {
 	return id, rest, true
 }
 
-// Verify proves that a checkout of want, and git's work in it, will find everything: all commits that want and tags lead to,
-// where only those in shallow may lack their parents, all their trees, and that all their blobs are there. Every commit, tag and tree is
-// read, and so proven. want's own tree must also keep the path rules (treepath.Walk) and have blobs where it says so.
-// The first object that is missing or wrong is named, with what needs it: fail.BadData.
-func (s *Store) Verify(ctx context.Context, want plumbing.Hash, shallow []plumbing.Hash, tags []plumbing.Hash) error {
-	v := &verifier{store: s, ctx: ctx, seen: map[plumbing.Hash]bool{}, shallow: map[plumbing.Hash]bool{}}
+// Verify proves that a checkout of want, and git's work in it, will find everything: all commits that want leads to, where only those in shallow may
+// lack their parents, all their trees, and that all their blobs are there. Every commit and tree is read, and so proven. want's own tree must also
+// keep the path rules (treepath.Walk) and have blobs where it says so. The first object that is missing or wrong is named, with
+// what needs it: fail.BadData.
+//
+// leads tells whether an object is one of these commits or an annotated tag that leads to one.
+func (s *Store) Verify(ctx context.Context, want plumbing.Hash, shallow []plumbing.Hash) (leads func(plumbing.Hash) bool, err error) {
+	v := &verifier{store: s, ctx: ctx, seen: make([]bool, s.Len()), shallow: map[plumbing.Hash]bool{}}
 	for _, id := range shallow {
 		v.shallow[id] = true
 	}
 	commit, tree, err := s.Commit(want)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := v.worktree(tree); err != nil {
-		return within(err, "commit %s", commit)
+		return nil, within(err, "commit %s", commit)
 	}
 	v.commits = []link{{commit, "the request"}}
-	for _, id := range tags {
-		if err := v.tag(id); err != nil {
-			return within(err, "tag %s", id)
-		}
+	if err := v.history(); err != nil {
+		return nil, err
 	}
-	return v.history()
+	return func(id plumbing.Hash) bool {
+		typ, id, _, err := s.peel(id)
+		n, ok := s.pack.Find(id)
+		return err == nil && typ == plumbing.CommitObject && ok && v.seen[n]
+	}, nil
+}
+
+// Nearest is the number of commits from want, itself included, to the nearest of the boundary that has parents: most when there is none within most.
+func (s *Store) Nearest(want plumbing.Hash, boundary []plumbing.Hash, most int) (int, error) {
+	level, seen := []plumbing.Hash{want}, map[plumbing.Hash]bool{}
+	for n := 1; n < most && len(level) > 0; n++ {
+		var next []plumbing.Hash
+		for _, id := range level {
+			data, err := s.readAs(plumbing.CommitObject, id)
+			if err != nil {
+				return 0, err
+			}
+			_, parents, err := parseCommit(id, data)
+			if err != nil {
+				return 0, err
+			}
+			if len(parents) > 0 && slices.Contains(boundary, id) {
+				return n, nil
+			}
+			for _, p := range parents {
+				if !seen[p] {
+					seen[p] = true
+					next = append(next, p)
+				}
+			}
+		}
+		level = next
+	}
+	return most, nil
 }
 
 // within says where an error was met, and keeps its reason.
@@ -115,15 +153,24 @@ type link struct {
 type verifier struct {
 	store   *Store
 	ctx     context.Context
-	seen    map[plumbing.Hash]bool // commits and trees
+	seen    []bool // commits and trees, by number
 	shallow map[plumbing.Hash]bool
 	commits []link
 	trees   []link
 }
 
+// enter notes that an object is looked at, and tells whether it has been before. One that is missing never has.
+func (v *verifier) enter(id plumbing.Hash) (before bool) {
+	n, ok := v.store.pack.Find(id)
+	if ok {
+		before, v.seen[n] = v.seen[n], true
+	}
+	return before
+}
+
 // worktree checks the tree that is going to be checked out.
 func (v *verifier) worktree(root plumbing.Hash) error {
-	v.seen[root] = true
+	v.enter(root)
 	read := func(id plumbing.Hash) ([]byte, error) {
 		if v.ctx.Err() != nil {
 			return nil, context.Cause(v.ctx)
@@ -131,19 +178,17 @@ func (v *verifier) worktree(root plumbing.Hash) error {
 		return v.store.readAs(plumbing.TreeObject, id)
 	}
 	return treepath.Walk(root, read, func(path string, e treepath.Entry) error {
-		switch e.Mode {
-		case treepath.Gitlink:
-			return nil
-		case treepath.Dir:
-			v.seen[e.ID] = true
-			if !v.store.Has(e.ID) {
-				return within(missing(e.ID), "path %q", path)
-			}
+		if e.Mode == treepath.Gitlink {
 			return nil
 		}
-		typ, err := v.store.kind(e.ID)
-		if err == nil && typ != plumbing.BlobObject {
-			err = fail.Errorf(fail.BadData, "object %s is a %s, not a blob", e.ID, typ)
+		want := plumbing.BlobObject
+		if e.Mode == treepath.Dir {
+			want = plumbing.TreeObject
+			v.enter(e.ID)
+		}
+		n, err := v.store.find(e.ID)
+		if err == nil && v.store.pack.Type(n) != want {
+			err = isNot(e.ID, v.store.pack.Type(n), want)
 		}
 		if err != nil {
 			return within(err, "path %q", path)
@@ -152,28 +197,13 @@ func (v *verifier) worktree(root plumbing.Hash) error {
 	})
 }
 
-func (v *verifier) tag(id plumbing.Hash) error {
-	typ, id, _, err := v.store.peel(id)
-	if err != nil {
-		return err
-	}
-	switch typ {
-	case plumbing.CommitObject:
-		v.commits = append(v.commits, link{id, "a tag"})
-	case plumbing.TreeObject:
-		v.trees = append(v.trees, link{id, "a tag"})
-	}
-	return v.allTrees()
-}
-
 func (v *verifier) history() error {
 	for len(v.commits) > 0 {
 		c := v.commits[len(v.commits)-1]
 		v.commits = v.commits[:len(v.commits)-1]
-		if v.seen[c.id] {
+		if v.enter(c.id) {
 			continue
 		}
-		v.seen[c.id] = true
 		if v.ctx.Err() != nil {
 			return context.Cause(v.ctx)
 		}
@@ -205,10 +235,9 @@ func (v *verifier) allTrees() error {
 	for len(v.trees) > 0 {
 		t := v.trees[len(v.trees)-1]
 		v.trees = v.trees[:len(v.trees)-1]
-		if v.seen[t.id] {
+		if v.enter(t.id) {
 			continue
 		}
-		v.seen[t.id] = true
 		if v.ctx.Err() != nil {
 			return context.Cause(v.ctx)
 		}
@@ -234,11 +263,12 @@ func (v *verifier) entries(tree plumbing.Hash, entries []treepath.Entry) error {
 		case err != nil, mode == treepath.Gitlink: // git takes unknown modes for submodules
 			continue
 		case mode == treepath.Dir:
-			if !v.seen[e.ID] {
+			if n, ok := v.store.pack.Find(e.ID); !ok || !v.seen[n] {
 				v.trees = append(v.trees, link{e.ID, fmt.Sprintf("tree %s, %q", tree, e.Name)})
 			}
 		case !v.store.Has(e.ID):
-			return within(missing(e.ID), "blob needed by tree %s, %q", tree, e.Name)
+			_, err := v.store.find(e.ID)
+			return within(err, "blob needed by tree %s, %q", tree, e.Name)
 		}
 	}
 	return nil

@@ -113,7 +113,6 @@ type work struct {
 	t            testing.TB
 	dir          string
 	root, gitdir *fsx.Dir
-	packs        []string
 	store        *odb.Store
 	out          bytes.Buffer
 }
@@ -141,17 +140,13 @@ func openDir(t testing.TB, p string) *fsx.Dir {
 	return d
 }
 
-// take brings a commit's objects from r, in a pack of their own, and opens all packs.
+// take brings a commit's objects from r.
 func (w *work) take(r repo, commit plumbing.Hash) {
 	w.t.Helper()
 	dir := openDir(w.t, filepath.Join(w.dir, ".git/objects/pack"))
 	pack := r.git(commit.String()+"\n", "pack-objects", "-q", "--stdout", "--revs", "--delta-base-offset")
-	name, _, err := odb.Ingest(ctx, dir, strings.NewReader(pack), nil)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.packs = append(w.packs, name)
-	if w.store, err = odb.Open(dir, w.packs); err != nil {
+	var err error
+	if w.store, err = odb.Receive(ctx, dir, strings.NewReader(pack), nil); err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { w.store.Close() })
@@ -161,7 +156,7 @@ func (w *work) take(r repo, commit plumbing.Hash) {
 func (w *work) checkout(r repo, commit plumbing.Hash, o Options) (Summary, error) {
 	w.t.Helper()
 	w.take(r, commit)
-	if err := w.store.Verify(ctx, commit, nil, nil); err != nil {
+	if _, err := w.store.Verify(ctx, commit, nil); err != nil {
 		return Summary{}, err
 	}
 	_, tree, err := w.store.Commit(commit)
@@ -250,11 +245,7 @@ func modes(t testing.TB, dir string) string {
 func storeOf(t testing.TB, r repo, list string) *odb.Store {
 	t.Helper()
 	dir := openDir(t, t.TempDir())
-	name, _, err := odb.Ingest(ctx, dir, strings.NewReader(r.git(list, "pack-objects", "-q", "--stdout")), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := odb.Open(dir, []string{name})
+	s, err := odb.Receive(ctx, dir, strings.NewReader(r.git(list, "pack-objects", "-q", "--stdout")), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -133,7 +133,7 @@ func TestFullAndReadOnlyDisks(t *testing.T) {
 	}
 	r.write("big", string(random), 0o644)
 	pack := r.git(r.commitAll().String()+"\n", "pack-objects", "-q", "--stdout", "--revs")
-	if _, _, err := odb.Ingest(ctx, d, strings.NewReader(pack), nil); !errors.Is(err, unix.ENOSPC) || fail.Of(err) != fail.IO {
+	if _, err := odb.Receive(ctx, d, strings.NewReader(pack), nil); !errors.Is(err, unix.ENOSPC) || fail.Of(err) != fail.IO {
 		t.Error(err)
 	}
 	if names, _ := d.Names(); len(names) != 0 {
@@ -162,7 +162,7 @@ func TestForeignOwned(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(base)
-	os.Chmod(base, 0o755)
+	os.Chmod(base, 0o777)
 	binary := filepath.Join(base, "test")
 	if b, err := os.ReadFile("/proc/self/exe"); err != nil || os.WriteFile(binary, b, 0o755) != nil {
 		t.Fatal("cannot copy the test:", err)
@@ -214,7 +214,7 @@ func TestForeignOwned(t *testing.T) {
 		cs.prep(w)
 		_, tree, _ := w.store.Commit(c)
 		again(t, binary, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}},
-			"WORKTREE_DIR="+dir, "WORKTREE_PACK="+w.packs[0], "WORKTREE_TREE="+tree.String(), "WORKTREE_WANT="+cs.want, "TMPDIR="+base)
+			"WORKTREE_DIR="+dir, "WORKTREE_PACK="+w.store.Name(), "WORKTREE_TREE="+tree.String(), "WORKTREE_WANT="+cs.want, "TMPDIR="+base)
 		var st unix.Stat_t
 		if err := unix.Lstat(w.path("README"), &st); err != nil || cs.want == "" && st.Uid != uid {
 			t.Errorf("%d: README belongs to uid %d: %v", i, st.Uid, err)
@@ -230,7 +230,12 @@ func asOther(t *testing.T, dir string) {
 		t.Fatal("still root")
 	}
 	root, gitdir := openDir(t, dir), openDir(t, filepath.Join(dir, ".git"))
-	s, err := odb.Open(openDir(t, filepath.Join(dir, ".git/objects/pack")), []string{os.Getenv("WORKTREE_PACK")})
+	pack, err := os.Open(filepath.Join(dir, ".git/objects/pack", os.Getenv("WORKTREE_PACK")+".pack"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pack.Close()
+	s, err := odb.Receive(ctx, openDir(t, t.TempDir()), pack, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

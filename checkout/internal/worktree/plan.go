@@ -2,12 +2,14 @@ package worktree
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sort"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
+	"run-task/checkout/internal/odb"
 	"run-task/checkout/internal/treepath"
 	"run-task/internal/fail"
 	"run-task/internal/fsx"
@@ -86,8 +88,13 @@ func (p *plan) look(f *file, name string, objects Source) error {
 		return nil
 	}
 	data, err := readAs(objects, plumbing.BlobObject, f.id)
+	large := errors.Is(err, odb.ErrLarge)
 	switch {
-	case err != nil:
+	case large && modules:
+		return fail.Errorf(fail.BadData, "it is too large to be looked at")
+	case large && attributes: // only warnings depend on it
+		return nil
+	case err != nil && !large:
 		return err
 	case modules: // never a link: treepath sees to that
 		p.modules = data

@@ -108,7 +108,7 @@ func (s *scan) one(in place, name string, st fsx.Stat) error {
 			return err
 		}
 		return s.inTheWay(in, name, st)
-	case s.clean == All && !(in.prefix == "" && name == "lost+found" && st.IsDir() && st.UID == 0): // every fresh ext4 volume has one
+	case s.clean == All && !(in.prefix == "" && IsLostAndFound(name, st)):
 		_, err := s.stray(in, name, st)
 		return err
 	}

@@ -6,6 +6,7 @@ package worktree
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -14,14 +15,18 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"golang.org/x/sys/unix"
 
+	"run-task/checkout/internal/odb"
 	"run-task/checkout/internal/treepath"
 	"run-task/internal/fsx"
 	"run-task/internal/logs"
 )
 
-// Source gives objects by name. The bytes it returns are proven to have that name; they are only read.
+// Source gives objects by name, as odb.Store does. The bytes are proven to have that name; they are only read.
 type Source interface {
+	// Read gives an object whole, but for blobs that are too large for that: odb.ErrLarge.
 	Read(id plumbing.Hash) (plumbing.ObjectType, []byte, error)
+	// Reader streams an object of any size; the end of one that has not that name is an error and not io.EOF.
+	Reader(id plumbing.Hash) (plumbing.ObjectType, int64, io.ReadCloser, error)
 }
 
 // Clean says what happens to files that are not in the tree.
@@ -36,6 +41,14 @@ const (
 type Options struct {
 	Clean Clean
 	Keep  []string // paths that are somebody else's, such as a cache inside the worktree: they and what is below them are not looked at
+
+	// Begin, if not nil, is called when all that can be refused was looked at and before anything is changed. Its error ends Write.
+	Begin func() error
+}
+
+// IsLostAndFound recognises, in a worktree's top directory, the one that every fresh ext4 volume has: it stays.
+func IsLostAndFound(name string, st fsx.Stat) bool {
+	return name == "lost+found" && st.IsDir() && st.UID == 0
 }
 
 // Summary is what Write did.
@@ -67,6 +80,11 @@ func Write(ctx context.Context, log *logs.Log, root, gitdir *fsx.Dir, tree plumb
 	s := newScan(ctx, p, o, progress)
 	if err := s.top(root); err != nil {
 		return Summary{}, err
+	}
+	if o.Begin != nil {
+		if err := o.Begin(); err != nil {
+			return Summary{}, err
+		}
 	}
 	if err := s.delete(log, root); err != nil {
 		return Summary{}, err
@@ -141,13 +159,13 @@ func (w *writer) one(f *file) (err error) {
 		err = w.file(dir, name, f)
 	}
 	w.sum.Written++
-	w.progress.Updatef("%d of %d files, %s written", w.sum.Files, len(w.plan.files), logs.Bytes(w.sum.Bytes))
 	return err
 }
 
 func (w *writer) file(dir *fsx.Dir, name string, f *file) error {
 	data, err := readAs(w.objects, plumbing.BlobObject, f.id)
-	if err != nil {
+	large := errors.Is(err, odb.ErrLarge)
+	if err != nil && !large {
 		return err
 	}
 	perm := uint32(0o666)
@@ -158,13 +176,42 @@ func (w *writer) file(dir *fsx.Dir, name string, f *file) error {
 	if err != nil {
 		return err
 	}
-	n, err := out.Write(data)
-	w.sum.Bytes += int64(n)
+	if large {
+		err = w.stream(out, f.id)
+	} else {
+		_, err = counted{w, out}.Write(data)
+	}
 	if err == nil {
 		f.st, err = fsx.FileStat(out)
 	}
 	f.lfs = isPointer(data, int64(len(data)))
 	return errors.Join(err, out.Close())
+}
+
+// stream writes a blob that is too large to be held in memory.
+func (w *writer) stream(out *os.File, id plumbing.Hash) error {
+	_, _, r, err := w.objects.Reader(id)
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyBuffer(counted{w, out}, r, make([]byte, 256<<10))
+	return errors.Join(err, r.Close())
+}
+
+// counted writes to a file until the context ends, and counts.
+type counted struct {
+	*writer
+	out *os.File
+}
+
+func (c counted) Write(b []byte) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	n, err := c.out.Write(b)
+	c.sum.Bytes += int64(n)
+	c.progress.Updatef("%d of %d files, %s written", c.sum.Files, len(c.plan.files), logs.Bytes(c.sum.Bytes))
+	return n, err
 }
 
 // open gives a directory below root, made where it is missing. No component is a link. It is valid until the next call.

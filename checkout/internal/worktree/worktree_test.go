@@ -2,6 +2,7 @@ package worktree
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -15,6 +16,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"golang.org/x/sys/unix"
 
+	"run-task/internal/fail"
 	"run-task/internal/logs"
 )
 
@@ -335,5 +337,57 @@ func TestDeepTree(t *testing.T) {
 	defer d.Close()
 	if b, err := d.ReadFile("file", 10); string(b) != "deep" {
 		t.Error(b, err)
+	}
+}
+
+// Blobs of more than 8 MiB are streamed: written, found right again, and replaced.
+func TestLargeBlob(t *testing.T) {
+	r := newRepo(t)
+	r.write("large", strings.Repeat("0123456789abcde\n", 9<<20/16), 0o755)
+	r.write("small", "x", 0o644)
+	c := r.commitAll()
+	w := newWork(t)
+	if sum := w.must(r, c, Options{}); sum.Written != 2 || sum.Bytes != 9<<20+1 {
+		t.Errorf("%+v", sum)
+	}
+	w.judge(r, c)
+	if sum := w.must(r, c, Options{}); sum.Written != 0 {
+		t.Errorf("%+v", sum)
+	}
+	for name, change := range map[string]func(){
+		"a link to it": func() {
+			r.git("", "update-index", "--add", "--cacheinfo", "120000,"+r.git("", "rev-parse", "HEAD:large")[:40]+",link")
+		},
+		".gitmodules": func() {
+			r.git("", "update-index", "--add", "--cacheinfo", "100644,"+r.git("", "rev-parse", "HEAD:large")[:40]+",.gitmodules")
+		},
+	} {
+		r.git("", "reset", "-q", "--hard", c.String())
+		change()
+		r.git("", "commit", "-q", "-m", name)
+		if _, err := w.checkout(r, r.id("", "rev-parse", "HEAD"), Options{}); fail.Of(err) != fail.BadData {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// What is refused is refused before Begin, and Begin comes before the first change.
+func TestBegin(t *testing.T) {
+	r := newRepo(t)
+	r.write("file", "x", 0o644)
+	good := r.commitAll()
+	bad := r.commitTree(r.tree(line("120000", "link", r.blob(""))))
+	w := newWork(t)
+	write(t, w.path("stray"), "x", 0o644)
+	begun := errors.New("begun")
+	begin := Options{Begin: func() error { return begun }}
+	if _, err := w.checkout(r, bad, begin); fail.Of(err) != fail.BadData {
+		t.Error(err)
+	}
+	if _, err := w.checkout(r, good, begin); !errors.Is(err, begun) {
+		t.Error(err)
+	}
+	if names, _ := w.root.Names(); len(names) != 2 {
+		t.Errorf("changed before Begin: %q", names)
 	}
 }

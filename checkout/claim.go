@@ -1,0 +1,270 @@
+package checkout
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"run-task/checkout/internal/worktree"
+	"run-task/internal/fail"
+	"run-task/internal/fsx"
+	"run-task/internal/logs"
+)
+
+// Below .git, run-task/ is ours: its being there says that the worktree is ours to clean.
+const (
+	gitName  = ".git"
+	ownDir   = "run-task"
+	markName = gitName + "/" + ownDir
+	lockFile = ownDir + "/lock"
+
+	// asideName is where our .git grows as long as the directory is somebody else's.
+	asideName = ".git.run-task"
+)
+
+// lockBudget is how long we wait for another checkout into the same directory.
+const lockBudget = 10 * time.Minute
+
+// gitdir is a worktree's .git directory, of which everything is ours and nothing of what we find there is trusted: packs are received again, the rest is
+// written anew.
+type gitdir struct {
+	root  *fsx.Dir
+	dir   *fsx.Dir
+	aside bool     // dir is called asideName until begin
+	in    *fsx.Dir // quarantine of packs
+	held  *os.File // the lock, or one that we wait for
+	alone bool     // it is ours
+	keep  []string // paths in the worktree that are not ours to touch
+}
+
+// claim makes sure that we may clean the directory, marks it as ours if nobody else has anything in it, and locks it. What somebody else has there is
+// not touched before begin.
+func claim(ctx context.Context, log *logs.Log, root *fsx.Dir, keep []string, mayClean bool) (*gitdir, error) {
+	for {
+		g, err := open(root, keep, mayClean)
+		if err != nil {
+			return nil, err
+		}
+		current := false
+		if err = g.lock(ctx, log); err == nil {
+			current, err = g.current()
+		}
+		if current {
+			g.alone = true
+			return g, nil
+		}
+		g.close() // another checkout put it elsewhere while we waited
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+func open(root *fsx.Dir, keep []string, mayClean bool) (*gitdir, error) {
+	g := &gitdir{root: root, keep: keep}
+	ours, names, err := g.look()
+	switch {
+	case err != nil:
+		return nil, foreign(root, gitName, err)
+	case !ours && len(names) > 0 && !mayClean:
+		return nil, fail.Errorf(fail.Usage, "the directory is not empty and run-task did not make it: it holds %q", names[:min(len(names), 5)]).
+			WithHint("choose a missing or empty directory, or --adopt to have it cleaned: all that is not the commit's is removed")
+	}
+	g.aside = !ours && len(names) > 0
+	for _, name := range []string{g.name(), g.name() + "/" + ownDir} {
+		if err := directory(root, name); err != nil {
+			return nil, foreign(root, g.name(), err)
+		}
+	}
+	g.dir, err = root.OpenDir(g.name())
+	return g, err
+}
+
+func (g *gitdir) name() string {
+	if g.aside {
+		return asideName
+	}
+	return gitName
+}
+
+// others are the names in the directory that are neither ours nor kept nor a volume's own.
+func (g *gitdir) others() ([]string, error) {
+	names, err := g.root.Names()
+	slices.Sort(names)
+	return slices.DeleteFunc(names, func(n string) bool {
+		st, err := g.root.Lstat(n)
+		return err == nil && worktree.IsLostAndFound(n, st) || leadsTo(g.root, n, g.keep)
+	}), err
+}
+
+// look tells whether the directory has our mark, or else what is in it. A .git that is empty is a mark, too: what a kill between two mkdirs leaves,
+// or another checkout that has just begun.
+func (g *gitdir) look() (ours bool, names []string, err error) {
+	for range 2 { // the second look sees what that other one made after we looked for the mark
+		st, err := g.root.Lstat(markName)
+		if errors.Is(err, fs.ErrPermission) && g.root.MakeWritable(gitName) == nil {
+			st, err = g.root.Lstat(markName)
+		}
+		if err == nil && st.IsDir() {
+			return true, nil, nil
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP) {
+			return false, nil, err
+		}
+		names, err = g.others()
+		if err != nil || len(names) == 0 {
+			return false, nil, err
+		}
+		if slices.Equal(names, []string{gitName}) && isEmpty(g.root, gitName) {
+			return true, nil, nil
+		}
+	}
+	return false, names, nil
+}
+
+func isEmpty(d *fsx.Dir, name string) bool {
+	sub, err := d.OpenDir(name)
+	if err != nil {
+		return false
+	}
+	defer sub.Close()
+	names, err := sub.Names()
+	return err == nil && len(names) == 0
+}
+
+// directory makes a directory that can be listed and changed, also where there is something else of that name.
+func directory(d *fsx.Dir, name string) error {
+	if st, err := d.Lstat(name); err == nil && !st.IsDir() {
+		if err := d.Unlink(name); err != nil {
+			return err
+		}
+	}
+	if err := d.Mkdir(name, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return d.MakeWritable(name)
+}
+
+// foreign explains an EACCES by whose the file is: a cache that another user filled.
+func foreign(d *fsx.Dir, name string, err error) error {
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	st, lerr := d.Lstat(name)
+	if lerr != nil {
+		st, lerr = d.Stat()
+	}
+	if lerr == nil && int(st.UID) != os.Getuid() {
+		return fail.Errorf(fail.PurgeCache, "%w: it belongs to uid %d, we are uid %d", err, st.UID, os.Getuid()).WithHint("purge the cache, or give it to the user with --chown")
+	}
+	return err
+}
+
+func (g *gitdir) close() {
+	if g.alone && g.aside { // it came to nothing
+		g.root.RemoveAll(asideName)
+	}
+	if g.held != nil {
+		g.held.Close()
+	}
+	if g.in != nil {
+		g.in.Close()
+	}
+	g.dir.Close()
+}
+
+// lock keeps two checkouts out of one worktree.
+func (g *gitdir) lock(ctx context.Context, log *logs.Log) error {
+	if st, err := g.dir.Lstat(lockFile); err == nil && !st.IsRegular() {
+		if err := g.dir.RemoveAll(lockFile); err != nil {
+			return foreign(g.dir, lockFile, err)
+		}
+	}
+	f, err := g.dir.OpenFile(lockFile, unix.O_RDWR|unix.O_CREAT, 0o666)
+	if errors.Is(err, fs.ErrPermission) && g.dir.RemoveAll(lockFile) == nil { // see current
+		f, err = g.dir.OpenFile(lockFile, unix.O_RDWR|unix.O_CREAT, 0o666)
+	}
+	if err != nil {
+		return foreign(g.dir, lockFile, err)
+	}
+	g.held = f
+	limited, cancel := context.WithTimeout(ctx, lockBudget)
+	defer cancel()
+	err = fsx.Lock(limited, f, func() { log.Infof("waiting for another checkout into %q", g.root.Name()) })
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fail.Errorf(fail.Busy, "another checkout into this directory took longer than %s", lockBudget).WithHint("give each task a directory of its own")
+	}
+	return err
+}
+
+// current tells whether the lock that we hold is the one that stands there.
+func (g *gitdir) current() (bool, error) {
+	ours, err := fsx.FileStat(g.held)
+	if err != nil {
+		return false, err
+	}
+	st, err := g.root.Lstat(g.name() + "/" + lockFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return st.Dev == ours.Dev && st.Ino == ours.Ino, err
+}
+
+// begin takes HEAD away, or puts our .git in the place of what is there: from here until finish this is no repository.
+func (g *gitdir) begin() error {
+	if !g.aside {
+		if err := g.dir.RemoveAll("HEAD"); err != nil {
+			return foreign(g.dir, "HEAD", err)
+		}
+		return g.dir.Sync(".")
+	}
+	if err := g.root.RemoveAll(gitName); err != nil {
+		return foreign(g.root, gitName, err)
+	}
+	if err := g.root.Rename(asideName, gitName); err != nil {
+		return err
+	}
+	g.aside = false
+	*g.dir = *fsx.FromFd(g.dir.Fd(), g.root.Name()+"/"+gitName)
+	return g.root.Sync(".")
+}
+
+// mounted finds something mounted in the .git that is to be made anew: it would be in the way halfway through.
+func (g *gitdir) mounted() error {
+	if at, err := mountIn(g.root, gitName); err != nil || at == "" {
+		return err
+	} else {
+		return fail.Errorf(fail.Usage, "%q is a mount point, and .git is made anew", at).WithHint("mount it elsewhere")
+	}
+}
+
+func mountIn(d *fsx.Dir, name string) (string, error) {
+	st, err := d.Lstat(name)
+	if err != nil || !st.IsDir() {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return "", err
+	}
+	if mount, err := d.IsMount(name); err != nil || mount {
+		return name, err
+	}
+	sub, err := d.OpenDir(name)
+	if err != nil {
+		return "", nil // it is made writable, or refused, when its time comes
+	}
+	defer sub.Close()
+	names, err := sub.Names()
+	for _, n := range names {
+		at, err := mountIn(sub, n)
+		if err != nil || at != "" {
+			return name + "/" + at, err
+		}
+	}
+	return "", err
+}
