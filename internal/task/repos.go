@@ -26,7 +26,7 @@ func readSpec(spec string) (dir string, keys map[string]string, err error) {
 	if err == nil {
 		_, err = r.Read()
 	}
-	if err != io.EOF {
+	if err != io.EOF || fields == nil {
 		dir, _, _ := strings.Cut(spec, ",") // what follows may hold a password
 		return "", nil, fail.Errorf(fail.Usage, "--checkout %q: its value is not one comma-separated line", dir).WithHint(`a value with a comma or a quote is written "key=va,lue", quotes doubled`)
 	}

@@ -207,7 +207,7 @@ func TestHelpNamesEverySetting(t *testing.T) {
 }
 
 func FuzzCheckoutValue(f *testing.F) {
-	for _, s := range []string{"d", "d,repo=h:r,sha=" + sha, `d,"repo=a,b"`, `"d,e",depth=1`, "d,", "d\nx", `d,"`, ",", "d,depth=1,depth=1", "d,clean=all"} {
+	for _, s := range []string{"d", "d,repo=h:r,sha=" + sha, `d,"repo=a,b"`, `"d,e",depth=1`, "d,", "d\nx", `d,"`, ",", "d,depth=1,depth=1", "d,clean=all", "\n", "\r\n"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
