@@ -167,7 +167,7 @@ func version(n int) []byte {
 }
 
 func TestLongChains(t *testing.T) {
-	const length = 5000
+	const length = 2500
 	for name, add := range map[string]func(b *builder){
 		"by offset": func(b *builder) {
 			b.add(blob, nil, version(0))
@@ -445,7 +445,7 @@ func (zeros) Read(p []byte) (int, error) {
 }
 
 func TestLargeBlobInBoundedMemory(t *testing.T) {
-	const size = 100 << 20
+	const size = 40 << 20
 	stream := bomb(size)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
