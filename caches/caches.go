@@ -49,12 +49,16 @@ func Check(ctx context.Context, log *logs.Log, o Options) error {
 	}
 	seen := map[inode]bool{}
 	for _, name := range o.Dirs {
-		if err := o.cache(ctx, log, name, ours, seen); err != nil {
+		err := once(ctx, log, "cache", name, seen, func(d *fsx.Dir) error {
+			a := admission{Options: o, log: log, dir: d, name: name, ours: ours}
+			return a.admit(ctx)
+		})
+		if err != nil {
 			return err
 		}
 	}
 	for _, name := range o.Volumes {
-		if err := o.volume(ctx, log, name, seen); err != nil {
+		if err := once(ctx, log, "volume", name, seen, func(d *fsx.Dir) error { return o.volume(log, name, d) }); err != nil {
 			return err
 		}
 	}
@@ -63,56 +67,30 @@ func Check(ctx context.Context, log *logs.Log, o Options) error {
 
 type inode struct{ dev, ino uint64 }
 
-// first tells whether d was not met before.
-func first(d *fsx.Dir, seen map[inode]bool) (bool, error) {
+// once opens a directory and looks at it, unless it was met before.
+func once(ctx context.Context, log *logs.Log, what, name string, seen map[inode]bool, look func(*fsx.Dir) error) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	d, err := open(what, name)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
 	st, err := d.Stat()
 	if err != nil {
-		return false, err
+		return err
 	}
 	id := inode{st.Dev, st.Ino}
-	met := seen[id]
+	if seen[id] {
+		log.Verbosef("%s %q was named before", what, name)
+		return nil
+	}
 	seen[id] = true
-	return !met, nil
+	return look(d)
 }
 
-func (o Options) cache(ctx context.Context, log *logs.Log, name string, ours []string, seen map[inode]bool) error {
-	if err := context.Cause(ctx); err != nil {
-		return err
-	}
-	d, err := open("cache", name)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	fresh, err := first(d, seen)
-	if err != nil {
-		return err
-	}
-	if !fresh {
-		log.Verbosef("cache %q is named twice", name)
-		return nil
-	}
-	a := admission{Options: o, log: log, dir: d, name: name, ours: ours}
-	return a.admit(ctx)
-}
-
-func (o Options) volume(ctx context.Context, log *logs.Log, name string, seen map[inode]bool) error {
-	if err := context.Cause(ctx); err != nil {
-		return err
-	}
-	d, err := open("volume", name)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	fresh, err := first(d, seen)
-	if err != nil {
-		return err
-	}
-	if !fresh {
-		log.Verbosef("volume %q is a cache or named twice", name)
-		return nil
-	}
+func (o Options) volume(log *logs.Log, name string, d *fsx.Dir) error {
 	entries, err := contents(d)
 	if err != nil {
 		return err
