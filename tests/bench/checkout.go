@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"log"
+	"math/rand/v2"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -25,17 +27,13 @@ func checkouts(binary, dir string, runs int) error {
 	if err != nil {
 		return err
 	}
-	path, err := exec.Command("git", "--exec-path").Output()
+	backend, err := httpBackend(root)
 	if err != nil {
 		return err
 	}
-	backend := &cgi.Handler{
-		Path: filepath.Join(strings.TrimSpace(string(path)), "git-http-backend"),
-		Env:  []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"},
-	}
-	live := httptest.NewServer(protocol(backend))
+	live := httptest.NewServer(backend)
 	defer live.Close()
-	replayed := httptest.NewServer(&replay{next: protocol(backend), seen: map[string]*httptest.ResponseRecorder{}})
+	replayed := httptest.NewServer(&replay{next: backend, seen: map[string]*httptest.ResponseRecorder{}})
 	defer replayed.Close()
 	for _, place := range []struct{ name, dir string }{{"tmpfs", "/dev/shm"}, {"disk", dir}} {
 		// A fresh directory for every run, removed at the end: ext4 is slow to reuse inodes that were just deleted.
@@ -53,24 +51,78 @@ func checkouts(binary, dir string, runs int) error {
 				}
 			}
 			git, us := fresh("git"), fresh("run-task")
-			err := compare(fmt.Sprintf("checkout, depth 1, %s, %s", server.name, place.name), runs,
-				&side{name: "git init, fetch, checkout", prepare: func(run int) ([][]string, error) {
-					d := git(run)
-					return [][]string{{"git", "init", "-q", d}, {"git", "-C", d, "fetch", "-q", "--depth=1", url, sha}, {"git", "-C", d, "checkout", "-q", "FETCH_HEAD"}}, nil
-				}},
-				&side{name: "run-task", prepare: func(run int) ([][]string, error) {
-					args := []string{binary, "checkout", "--repo", url, "--sha", sha}
-					if os.Getuid() == 0 {
-						args = append(args, "--user", "root")
-					}
-					return [][]string{append(args, us(run))}, nil
-				}})
+			err := compare(fmt.Sprintf("checkout, depth 1, %s, %s", server.name, place.name), runs, depthOne(binary, url, sha, git, us)...)
 			if err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// depthOne is git's way to check one commit out, and ours.
+func depthOne(binary, url, sha string, git, us func(run int) string) []*side {
+	return []*side{
+		{name: "git init, fetch, checkout", prepare: func(run int) ([][]string, error) {
+			d := git(run)
+			return [][]string{{"git", "init", "-q", d}, {"git", "-C", d, "fetch", "-q", "--depth=1", url, sha}, {"git", "-C", d, "checkout", "-q", "FETCH_HEAD"}}, nil
+		}},
+		{name: "run-task", prepare: func(run int) ([][]string, error) {
+			args := []string{binary, "checkout", "--repo", url, "--sha", sha}
+			if os.Getuid() == 0 {
+				args = append(args, "--user", "root")
+			}
+			return [][]string{append(args, us(run))}, nil
+		}},
+	}
+}
+
+// blob measures a checkout whose one file is of 256 MB and cannot be compressed.
+func blob(binary, dir string, runs int) error {
+	if runs == 0 {
+		runs = 5
+	}
+	root := filepath.Join(dir, "blob")
+	repo := filepath.Join(root, "blob.git")
+	git := func(stdin io.Reader, args ...string) string {
+		c := exec.Command("git", append([]string{"-C", repo, "-c", "user.name=bench", "-c", "user.email=bench@localhost"}, args...)...)
+		c.Stdin, c.Stderr = stdin, os.Stderr
+		out, err := c.Output()
+		if err != nil {
+			log.Fatalf("bench: git %s: %v", args[0], err)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	if err := os.MkdirAll(repo, 0o755); err != nil {
+		return err
+	}
+	git(nil, "init", "-q", "--bare")
+	id := git(io.LimitReader(rand.NewChaCha8([32]byte{}), 256<<20), "hash-object", "-w", "--stdin")
+	tree := git(strings.NewReader("100644 blob "+id+"\tlarge\n"), "mktree")
+	sha := git(nil, "commit-tree", "-m", "large", tree)
+	git(nil, "update-ref", "refs/heads/main", sha)
+	backend, err := httpBackend(root)
+	if err != nil {
+		return err
+	}
+	live := httptest.NewServer(backend)
+	defer live.Close()
+	fresh := func(who string) func(int) string {
+		return func(run int) string { return filepath.Join(dir, fmt.Sprintf("%s-blob-%d", who, run)) }
+	}
+	return compare("checkout, depth 1, one file of 256 MB, live server, disk", runs, depthOne(binary, live.URL+"/blob.git", sha, fresh("git"), fresh("run-task"))...)
+}
+
+// httpBackend serves the repositories in a directory as a server does that is configured for protocol version 2.
+func httpBackend(root string) (http.Handler, error) {
+	path, err := exec.Command("git", "--exec-path").Output()
+	if err != nil {
+		return nil, err
+	}
+	return protocol(&cgi.Handler{
+		Path: filepath.Join(strings.TrimSpace(string(path)), "git-http-backend"),
+		Env:  []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"},
+	}), nil
 }
 
 // goSource commits the toolchain's src directory into a bare repository, with a fixed author and date, so that the same toolchain gives the same commit.
@@ -106,7 +158,7 @@ func goSource(root string) (sha string, err error) {
 	return git("rev-parse", "HEAD")
 }
 
-// protocol passes the Git-Protocol header on, as a server that is configured for version 2 does.
+// protocol passes the Git-Protocol header on.
 func protocol(backend *cgi.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := *backend

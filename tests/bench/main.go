@@ -22,12 +22,12 @@ func main() {
 		measure(os.Args[2:])
 		return
 	}
-	runs := flag.Int("n", 0, "runs of each side (default: 101 for start, 7 for checkout)")
+	runs := flag.Int("n", 0, "runs of each side (default: 101 for start, 7 for checkout, 5 for blob)")
 	flag.Parse()
-	all := map[string]func(binary, dir string, runs int) error{"start": start, "checkout": checkouts}
+	all := map[string]func(binary, dir string, runs int) error{"start": start, "checkout": checkouts, "blob": blob}
 	names := flag.Args()
 	if len(names) == 0 {
-		names = []string{"start", "checkout"}
+		names = []string{"start", "checkout", "blob"}
 	}
 	dir, err := os.MkdirTemp("", "run-task-bench")
 	if err != nil {
