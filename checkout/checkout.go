@@ -126,13 +126,18 @@ func openRoot(dir string) (*fsx.Dir, error) {
 
 // bring gets the commit and checks it out. From the first change on HEAD is missing, and it comes back last: a checkout that was killed is no
 // repository to git, and is begun again by the next run.
-func (g *gitdir) bring(ctx context.Context, log *logs.Log, u wire.URL, r *Repo, net Net) (*pin, worktree.Summary, error) {
+func (g *gitdir) bring(ctx context.Context, log *logs.Log, u wire.URL, r *Repo, net Net) (_ *pin, _ worktree.Summary, err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, g.undo())
+		}
+	}()
 	p, err := g.acquire(ctx, log, u, r, net)
 	if err != nil {
 		return nil, worktree.Summary{}, err
 	}
 	defer p.store.Close()
-	o := worktree.Options{Clean: worktree.All, Keep: g.keep}
+	o := worktree.Options{Clean: worktree.All, Keep: g.keep, Early: g.early}
 	if g.aside {
 		o.Keep = append(slices.Clip(o.Keep), asideName)
 	}

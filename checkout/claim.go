@@ -35,6 +35,7 @@ const lockBudget = 10 * time.Minute
 type gitdir struct {
 	root  *fsx.Dir
 	dir   *fsx.Dir
+	early *worktree.Early
 	aside bool     // dir is called asideName until begin
 	in    *fsx.Dir // quarantine of packs
 	held  *os.File // the lock, or one that we wait for

@@ -3,8 +3,10 @@ package checkout
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,7 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"run-task/checkout/internal/odb"
+	"run-task/checkout/internal/pack"
 	"run-task/checkout/internal/wire"
+	"run-task/checkout/internal/worktree"
 	"run-task/internal/fail"
 	"run-task/internal/fsx"
 	"run-task/internal/logs"
@@ -149,11 +153,20 @@ func (p *pin) deepEnough() error {
 }
 
 // ingest receives one pack and proves that the wanted commit is complete. No pin and no error means that the pack does not have the commit.
-func (g *gitdir) ingest(ctx context.Context, log *logs.Log, pack io.Reader, r *Repo, shallow []plumbing.Hash, tags map[string]plumbing.Hash) (_ *pin, err error) {
+func (g *gitdir) ingest(ctx context.Context, log *logs.Log, stream io.Reader, r *Repo, shallow []plumbing.Hash, tags map[string]plumbing.Hash) (_ *pin, err error) {
+	if err := g.undo(); err != nil {
+		return nil, err
+	}
 	progress := log.Progress()
-	store, err := odb.Receive(ctx, g.in, pack, func(n, total uint32, bytes int64) {
+	options := pack.Options{Progress: func(n, total uint32, bytes int64) {
 		progress.Updatef("receiving objects: %d of %d, %s, %s/s", n, total, logs.Bytes(bytes), logs.Bytes(int64(float64(bytes)/progress.Elapsed().Seconds())))
-	})
+	}}
+	if g.fresh() {
+		g.early = worktree.NewEarly(g.root, plumbing.NewHash(r.SHA))
+		defer g.early.Close()
+		options.Object = g.early.Object
+	}
+	store, err := odb.Receive(ctx, g.in, stream, options)
 	progress.Done()
 	if fail.Of(err) == fail.BadData {
 		return nil, fmt.Errorf("%w: %w", wire.ErrDamaged, err)
@@ -185,6 +198,23 @@ func (g *gitdir) ingest(ctx context.Context, log *logs.Log, pack io.Reader, r *R
 		return nil, err
 	}
 	return p, nil
+}
+
+// fresh tells whether there is nothing in the directory, and no repository to git.
+func (g *gitdir) fresh() bool {
+	names, err := g.root.Names()
+	_, head := g.dir.Lstat("HEAD")
+	return err == nil && slices.Equal(names, []string{gitName}) && errors.Is(head, fs.ErrNotExist)
+}
+
+// undo removes the files that were written early for a pack that came to nothing.
+func (g *gitdir) undo() error {
+	if g.early == nil {
+		return nil
+	}
+	e := g.early
+	g.early = nil
+	return e.Undo()
 }
 
 // choose keeps the tags that can be written down and lead into the history.

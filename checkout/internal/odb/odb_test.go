@@ -23,7 +23,10 @@ import (
 	"run-task/internal/fsx"
 )
 
-var ctx = context.Background()
+var (
+	ctx   = context.Background()
+	plain pack.Options
+)
 
 // repo is a repository that the real git works on.
 type repo struct {
@@ -113,7 +116,7 @@ func openDir(t testing.TB) *fsx.Dir {
 
 func received(t testing.TB, pack []byte) *Store {
 	t.Helper()
-	s, err := Receive(ctx, openDir(t), bytes.NewReader(pack), nil)
+	s, err := Receive(ctx, openDir(t), bytes.NewReader(pack), plain)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +184,7 @@ func TestLargeObjects(t *testing.T) {
 func TestChangedOnDisk(t *testing.T) {
 	r, _ := history(t)
 	good, d := received(t, r.pack()), openDir(t)
-	s, err := Receive(ctx, d, bytes.NewReader(r.pack()), nil)
+	s, err := Receive(ctx, d, bytes.NewReader(r.pack()), plain)
 	if err != nil {
 		t.Fatal(err)
 	}

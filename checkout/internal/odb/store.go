@@ -24,9 +24,9 @@ var ErrLarge = pack.ErrLarge
 const maxWhole = 256 << 20
 
 // Receive reads one pack to the end of r and stores it in dir, a directory of ours alone that must stay open until Close; see
-// pack.Receive for its promises and errors. progress may be nil; it is told of objects and bytes received.
-func Receive(ctx context.Context, dir *fsx.Dir, r io.Reader, progress func(objects, total uint32, bytes int64)) (*Store, error) {
-	p, err := pack.Receive(ctx, dir, r, pack.Options{Progress: progress})
+// pack.Receive for its options, promises and errors.
+func Receive(ctx context.Context, dir *fsx.Dir, r io.Reader, o pack.Options) (*Store, error) {
+	p, err := pack.Receive(ctx, dir, r, o)
 	if err != nil {
 		return nil, err
 	}

@@ -63,6 +63,23 @@ func parseMode(digits []byte) (mode uint32, err error) {
 	return mode, nil
 }
 
+// Entries are those of a tree object, with canonical modes, if it keeps all the rules that Walk has for a tree by itself.
+func Entries(tree []byte) ([]Entry, error) {
+	entries, err := Parse(tree)
+	if err != nil {
+		return nil, err
+	}
+	if name, err := checkAll(entries); err != nil {
+		return nil, refused(name, err)
+	}
+	for i, e := range entries {
+		if entries[i].Mode, err = Canonical(e.Mode); err != nil {
+			return nil, refused(e.Name, err)
+		}
+	}
+	return entries, nil
+}
+
 // Walk visits everything below the tree root in the order of git's index, a directory (mode Dir) before what it holds, with
 // canonical modes. read gives a tree's verified bytes. A tree that breaks a rule ends the walk with fail.BadData naming the
 // path and the rule: names (see Check), git's order, names twice (as file and directory, too), more than 2048 levels or

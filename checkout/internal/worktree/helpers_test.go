@@ -13,11 +13,15 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 
 	"run-task/checkout/internal/odb"
+	"run-task/checkout/internal/pack"
 	"run-task/internal/fsx"
 	"run-task/internal/logs"
 )
 
-var ctx = context.Background()
+var (
+	ctx   = context.Background()
+	plain pack.Options
+)
 
 // gitIn runs the real git in a directory, with no configuration but the repository's.
 func gitIn(t testing.TB, dir, stdin string, args ...string) string {
@@ -146,7 +150,7 @@ func (w *work) take(r repo, commit plumbing.Hash) {
 	dir := openDir(w.t, filepath.Join(w.dir, ".git/objects/pack"))
 	pack := r.git(commit.String()+"\n", "pack-objects", "-q", "--stdout", "--revs", "--delta-base-offset")
 	var err error
-	if w.store, err = odb.Receive(ctx, dir, strings.NewReader(pack), nil); err != nil {
+	if w.store, err = odb.Receive(ctx, dir, strings.NewReader(pack), plain); err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { w.store.Close() })
@@ -159,6 +163,12 @@ func (w *work) checkout(r repo, commit plumbing.Hash, o Options) (Summary, error
 	if _, err := w.store.Verify(ctx, commit, nil); err != nil {
 		return Summary{}, err
 	}
+	return w.write(commit, o)
+}
+
+// write writes a commit that is in the store and sets HEAD.
+func (w *work) write(commit plumbing.Hash, o Options) (Summary, error) {
+	w.t.Helper()
 	_, tree, err := w.store.Commit(commit)
 	if err != nil {
 		w.t.Fatal(err)
@@ -245,7 +255,7 @@ func modes(t testing.TB, dir string) string {
 func storeOf(t testing.TB, r repo, list string) *odb.Store {
 	t.Helper()
 	dir := openDir(t, t.TempDir())
-	s, err := odb.Receive(ctx, dir, strings.NewReader(r.git(list, "pack-objects", "-q", "--stdout")), nil)
+	s, err := odb.Receive(ctx, dir, strings.NewReader(r.git(list, "pack-objects", "-q", "--stdout")), plain)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -133,7 +133,7 @@ func TestFullAndReadOnlyDisks(t *testing.T) {
 	}
 	r.write("big", string(random), 0o644)
 	pack := r.git(r.commitAll().String()+"\n", "pack-objects", "-q", "--stdout", "--revs")
-	if _, err := odb.Receive(ctx, d, strings.NewReader(pack), nil); !errors.Is(err, unix.ENOSPC) || fail.Of(err) != fail.IO {
+	if _, err := odb.Receive(ctx, d, strings.NewReader(pack), plain); !errors.Is(err, unix.ENOSPC) || fail.Of(err) != fail.IO {
 		t.Error(err)
 	}
 	if names, _ := d.Names(); len(names) != 0 {
@@ -235,7 +235,7 @@ func asOther(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	defer pack.Close()
-	s, err := odb.Receive(ctx, openDir(t, t.TempDir()), pack, nil)
+	s, err := odb.Receive(ctx, openDir(t, t.TempDir()), pack, plain)
 	if err != nil {
 		t.Fatal(err)
 	}

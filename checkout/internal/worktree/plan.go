@@ -17,13 +17,14 @@ import (
 
 // file is one entry of the index.
 type file struct {
-	path string
-	mode uint32 // canonical
-	id   plumbing.Hash
-	link string // a link's target
-	keep bool   // what stands there is right
-	lfs  bool   // content is a Git LFS pointer
-	st   fsx.Stat
+	path  string
+	mode  uint32 // canonical
+	id    plumbing.Hash
+	link  string // a link's target
+	keep  bool   // what stands there is right
+	early bool   // because Early wrote it
+	lfs   bool   // content is a Git LFS pointer
+	st    fsx.Stat
 }
 
 // node is a directory of the tree, for the index's TREE extension.

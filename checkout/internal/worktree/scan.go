@@ -28,6 +28,7 @@ type scan struct {
 	keep     []string
 	uid      uint32
 	progress *logs.Progress
+	early    *Early
 
 	remove  []string // paths; none lies below another
 	mounts  []string // strays that stay
@@ -43,7 +44,7 @@ type place struct {
 }
 
 func newScan(ctx context.Context, p *plan, o Options, progress *logs.Progress) *scan {
-	return &scan{ctx: ctx, plan: p, clean: o.Clean, keep: o.Keep, uid: uint32(os.Geteuid()), progress: progress, buf: make([]byte, 128<<10)}
+	return &scan{ctx: ctx, plan: p, clean: o.Clean, keep: o.Keep, uid: uint32(os.Geteuid()), progress: progress, early: o.Early, buf: make([]byte, 128<<10)}
 }
 
 func (s *scan) notOurs(name string, owner uint32) error {
@@ -247,6 +248,10 @@ func (s *scan) right(in place, name string, f *file, st fsx.Stat) (bool, error) 
 		target, err := in.Readlink(name)
 		f.st = st
 		return target == f.link, err
+	}
+	if s.early.wrote(f, st) {
+		f.st, f.early = st, true
+		return true, nil
 	}
 	if !st.IsRegular() || st.Perm()&0o7000 != 0 || st.Perm()&0o100 != 0 != (f.mode == treepath.Exec) {
 		return false, nil

@@ -42,6 +42,8 @@ type Options struct {
 	Clean Clean
 	Keep  []string // paths that are somebody else's, such as a cache inside the worktree: they and what is below them are not looked at
 
+	Early *Early // what it wrote into root is right, if nil nothing was
+
 	// Begin, if not nil, is called when all that can be refused was looked at and before anything is changed. Its error ends Write.
 	Begin func() error
 }
@@ -142,6 +144,10 @@ func (w *writer) one(f *file) (err error) {
 		return err
 	}
 	w.sum.Files++
+	if f.early {
+		w.sum.Written++
+		w.sum.Bytes += f.st.Size
+	}
 	if f.keep {
 		return nil
 	}
