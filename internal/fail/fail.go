@@ -136,13 +136,16 @@ func Of(err error) Reason {
 	return Internal
 }
 
-// Hint is the outermost hint in err's tree, "" if none.
+// Hint is the outermost hint in err's tree; what the system says of a full disk has one, too. It is "" if there is none.
 func Hint(err error) (hint string) {
 	walk(err, func(e *Error) {
 		if hint == "" {
 			hint = e.Hint
 		}
 	})
+	if hint == "" && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
+		hint = "free some space or inodes there, or use a larger volume"
+	}
 	return hint
 }
 

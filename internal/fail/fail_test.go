@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -51,6 +52,16 @@ func TestJoinedErrorsKeepTheirHints(t *testing.T) {
 	want := "run-task: error: copy: close\\nx and disk\n  full\nrun-task: hint: more disk\n"
 	if b.String() != want {
 		t.Errorf("got  %q\nwant %q", b.String(), want)
+	}
+}
+
+func TestFullDisksHaveAHint(t *testing.T) {
+	full := fmt.Errorf("write: %w", &os.PathError{Op: "write", Path: "/d", Err: syscall.ENOSPC})
+	if got := Hint(full); !strings.Contains(got, "space") {
+		t.Errorf("the hint is %q", got)
+	}
+	if got := Hint(Errorf(IO, "%w", full).WithHint("another")); got != "another" {
+		t.Errorf("the hint is %q", got)
 	}
 }
 
