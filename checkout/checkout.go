@@ -104,7 +104,7 @@ func (o *Options) one(ctx context.Context, log *logs.Log, r *Repo) (Result, erro
 	if st, err := root.Stat(); err == nil && int(st.UID) != os.Getuid() {
 		log.Warnf("%q belongs to uid %d: git will not work there as uid %d, unless safe.directory names it", r.Dir, st.UID, os.Getuid())
 	}
-	for _, w := range sum.Warnings {
+	for _, w := range slices.Concat(sum.Warnings, sum.Mounts) {
 		log.Warnf("%q: %s", r.Dir, w)
 	}
 	return res, nil
@@ -137,24 +137,38 @@ func (g *gitdir) bring(ctx context.Context, log *logs.Log, u wire.URL, r *Repo, 
 		return nil, worktree.Summary{}, err
 	}
 	defer p.store.Close()
-	o := worktree.Options{Clean: worktree.All, Keep: g.keep, Early: g.early}
+	o := worktree.Options{Clean: worktree.All, Keep: g.keep, Early: g.early, Old: g.old}
 	if g.aside {
 		o.Keep = append(slices.Clip(o.Keep), asideName)
 	}
 	if r.Clean == "none" {
 		o.Clean = worktree.None
 	}
+	begun := false
 	o.Begin = func() error {
-		for _, step := range []func() error{g.mounted, g.begin, func() error { return g.publish(p) }, func() error { return g.dress(u, p) }} {
-			if err := step(); err != nil {
-				return err
-			}
-		}
-		return nil
+		begun = true
+		return inOrder(g.mounted, g.begin, func() error { return g.publish(p) }, func() error { return g.dress(u, p) })
 	}
 	sum, err := worktree.Write(ctx, log, g.root, g.dir, p.tree, p.store, o)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, sum, err
+	case !begun && p.same && g.holds("HEAD", headOf(p.commit)):
+		return p, sum, inOrder(g.mounted, func() error { return g.dress(u, p) }, func() error { return g.dir.RemoveAll(inDir) })
+	case !begun:
+		err = o.Begin()
 	}
-	return p, sum, g.finish(p.commit)
+	if err == nil {
+		err = g.finish(p, sum.Warnings)
+	}
+	return p, sum, err
+}
+
+func inOrder(steps ...func() error) error {
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
 }

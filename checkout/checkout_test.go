@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,17 +34,19 @@ func TestAStateThatSomebodyWroteIsNotBelieved(t *testing.T) {
 	}
 	sha := strings.Repeat("d", 40)
 	good := func() (state, Repo) {
-		return state{Version: 1, URL: "https://h/r", SHA: sha, Depth: 1, Pack: "pack-" + strings.Repeat("a", 40), Shallow: []string{strings.Repeat("b", 40)}}, Repo{SHA: sha, Depth: 1}
+		return state{Version: 2, URL: "https://h/r", SHA: sha, Depth: 1, Packs: []string{"pack-" + strings.Repeat("a", 40)}, Shallow: []string{strings.Repeat("b", 40)}}, Repo{SHA: sha, Depth: 1}
 	}
 	if s, r := good(); !s.fits(u, &r) {
 		t.Fatal("a good state is refused")
 	}
 	for name, spoil := range map[string]func(*state, *Repo){
-		"version":        func(s *state, _ *Repo) { s.Version = 2 },
-		"pack path":      func(s *state, _ *Repo) { s.Pack = "../../../etc/passwd" },
+		"version":        func(s *state, _ *Repo) { s.Version = 1 },
+		"pack path":      func(s *state, _ *Repo) { s.Packs[0] = "../../../etc/passwd" },
 		"shallow":        func(s *state, _ *Repo) { s.Shallow[0] = "x\n" },
 		"repository":     func(s *state, _ *Repo) { s.URL = "https://h/other" },
-		"commit":         func(_ *state, r *Repo) { r.SHA = strings.Repeat("e", 40) },
+		"no packs":       func(s *state, _ *Repo) { s.Packs = nil },
+		"too many packs": func(s *state, _ *Repo) { s.Packs = slices.Repeat(s.Packs, maxPacks+1) },
+		"commit":         func(s *state, _ *Repo) { s.SHA = "HEAD" },
 		"depth":          func(_ *state, r *Repo) { r.Depth = 2 },
 		"all is shallow": func(s *state, r *Repo) { s.Depth, r.Depth = 0, 0 },
 	} {
@@ -52,11 +55,6 @@ func TestAStateThatSomebodyWroteIsNotBelieved(t *testing.T) {
 				t.Errorf("%s: believed", name)
 			}
 		}
-	}
-	s, r := good()
-	s.Depth, s.Shallow, r.Depth, r.SHA = 0, nil, 0, strings.Repeat("e", 40)
-	if !s.fits(u, &r) {
-		t.Error("all of the history cannot be used for another commit of it")
 	}
 }
 

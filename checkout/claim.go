@@ -38,6 +38,8 @@ type gitdir struct {
 	early *worktree.Early
 	aside bool     // dir is called asideName until begin
 	in    *fsx.Dir // quarantine of packs
+	packs *fsx.Dir // where packs are, if one was opened
+	old   *worktree.Old
 	held  *os.File // the lock, or one that we wait for
 	alone bool     // it is ours
 	keep  []string // paths in the worktree that are not ours to touch
@@ -173,8 +175,10 @@ func (g *gitdir) close() {
 	if g.held != nil {
 		g.held.Close()
 	}
-	if g.in != nil {
-		g.in.Close()
+	for _, d := range []*fsx.Dir{g.in, g.packs} {
+		if d != nil {
+			d.Close()
+		}
 	}
 	g.dir.Close()
 }

@@ -1,7 +1,10 @@
 package checkout
 
 import (
-	"encoding/json"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,6 +16,7 @@ import (
 
 const (
 	stateFile = ownDir + "/state.json"
+	sealFile  = ownDir + "/seal.json"
 	inDir     = ownDir + "/incoming"
 	packDir   = "objects/pack"
 )
@@ -29,91 +33,131 @@ func (g *gitdir) quarantine() (err error) {
 	return err
 }
 
-// publish moves the pack out of quarantine and writes the state that names it.
+// emptyQuarantine forgets the packs that were received again. Those that are open can still be read.
+func (g *gitdir) emptyQuarantine() error {
+	names, err := g.in.Names()
+	for _, name := range names {
+		if err == nil {
+			err = g.in.RemoveAll(name)
+		}
+	}
+	return err
+}
+
+// publish moves new packs out of quarantine and writes the state that names them all.
 func (g *gitdir) publish(p *pin) error {
 	for _, d := range []string{"objects", packDir} {
 		if err := directory(g.dir, d); err != nil {
 			return foreign(g.dir, d, err)
 		}
 	}
-	for _, end := range []string{".pack", ".idx"} { // git looks for packs by their .idx
-		name := p.Pack + end
-		if err := g.dir.RemoveAll(packDir + "/" + name); err != nil {
-			return foreign(g.dir, packDir, err)
+	for _, pack := range p.arrived {
+		for _, end := range []string{".pack", ".idx"} { // git looks for packs by their .idx
+			name := pack + end
+			if err := g.dir.RemoveAll(packDir + "/" + name); err != nil {
+				return foreign(g.dir, packDir, err)
+			}
+			if err := g.dir.Rename(inDir+"/"+name, packDir+"/"+name); err != nil {
+				return err
+			}
 		}
-		if err := g.dir.Rename(inDir+"/"+name, packDir+"/"+name); err != nil {
+	}
+	if len(p.arrived) > 0 {
+		if err := g.dir.Sync(packDir); err != nil {
 			return err
 		}
 	}
-	if err := g.dir.Sync(packDir); err != nil {
-		return err
-	}
-	raw, err := json.MarshalIndent(p.state, "", "\t")
+	raw, err := p.state.encode()
 	if err != nil {
 		return err
 	}
-	return g.replace(stateFile, string(raw)+"\n")
+	return g.put(stateFile, raw)
 }
 
 // dress leaves in .git what we put there and nothing else: no hook, no configuration, no stale lock, no alternate object store that somebody planted.
 func (g *gitdir) dress(u wire.URL, p *pin) error {
-	keep := map[string][]string{
-		".":       {ownDir, "objects"},
-		ownDir:    {"state.json", "lock", "incoming"},
-		"objects": {"pack"},
-		packDir:   {p.Pack + ".pack", p.Pack + ".idx"},
-	}
-	for d, names := range keep {
-		if err := g.keepOnly(d, names); err != nil {
-			return foreign(g.dir, d, err)
-		}
-	}
-	for _, d := range []string{"refs", "refs/heads", "refs/tags", "objects/info"} {
-		if err := g.dir.Mkdir(d, 0o777); err != nil {
-			return err
-		}
-	}
-	config := "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n" +
-		"[remote \"origin\"]\n\turl = " + quoteConfig(u.String()) + "\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n"
-	if err := g.replace("config", config); err != nil {
+	if err := g.strip(p); err != nil {
 		return err
 	}
-	if err := g.exclude(); err != nil {
-		return err
-	}
-	if len(p.Shallow) > 0 {
-		slices.Sort(p.Shallow)
-		if err := g.replace("shallow", strings.Join(p.Shallow, "\n")+"\n"); err != nil {
-			return err
+	for _, f := range []struct{ name, content string }{
+		{"config", configOf(u)}, {"info/exclude", g.exclude()}, {"shallow", lines(p.Shallow)}, {"packed-refs", refLines(p.tags)},
+	} {
+		err := error(nil)
+		if f.content == "" {
+			err = g.dir.RemoveAll(f.name)
+		} else {
+			err = g.put(f.name, f.content)
 		}
-	}
-	if len(p.tags) > 0 {
-		var lines []string
-		for ref, h := range p.tags {
-			lines = append(lines, h.String()+" "+ref+"\n")
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return foreign(g.dir, f.name, err)
 		}
-		slices.SortFunc(lines, func(a, b string) int { return strings.Compare(a[40:], b[40:]) })
-		return g.replace("packed-refs", strings.Join(lines, ""))
 	}
 	return nil
 }
 
-// exclude hides the kept paths from git status (gitignore(5)).
-func (g *gitdir) exclude() error {
-	var lines strings.Builder
-	for _, path := range g.keep {
-		if !strings.Contains(path, "\n") { // cannot be said
-			lines.WriteString("/" + regexp.MustCompile(`[\\*?\[ ]`).ReplaceAllString(path, `\$0`) + "\n")
+// strip removes what is not ours. The files that it leaves are written or compared next.
+func (g *gitdir) strip(p *pin) error {
+	var packs []string
+	for _, name := range p.Packs {
+		packs = append(packs, name+".pack", name+".idx")
+	}
+	for _, d := range []struct {
+		name string
+		keep []string
+	}{
+		{".", []string{ownDir, "objects", "refs", "info", "HEAD", "index", "config", "shallow", "packed-refs"}},
+		{ownDir, []string{"state.json", "seal.json", "lock", "incoming"}},
+		{"objects", []string{"pack", "info"}}, {"objects/info", nil}, {packDir, packs},
+		{"refs", []string{"heads", "tags"}}, {"refs/heads", nil}, {"refs/tags", nil},
+		{"info", []string{"exclude"}},
+	} {
+		err := error(nil)
+		if d.name != "." {
+			err = directory(g.dir, d.name)
+		}
+		if err == nil {
+			err = g.keepOnly(d.name, d.keep)
+		}
+		if err != nil {
+			return foreign(g.dir, d.name, err)
 		}
 	}
-	if lines.Len() == 0 {
-		return nil
-	}
-	if err := g.dir.Mkdir("info", 0o777); err != nil {
-		return err
-	}
-	return g.replace("info/exclude", lines.String())
+	return nil
 }
+
+func configOf(u wire.URL) string {
+	return "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n" +
+		"[remote \"origin\"]\n\turl = " + quoteConfig(u.String()) + "\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n"
+}
+
+func lines(all []string) string {
+	if len(all) == 0 {
+		return ""
+	}
+	return strings.Join(slices.Sorted(slices.Values(all)), "\n") + "\n"
+}
+
+// refLines is a packed-refs file (git-pack-refs(1)), sorted by name.
+func refLines(refs map[string]plumbing.Hash) string {
+	var b strings.Builder
+	for _, ref := range slices.Sorted(maps.Keys(refs)) {
+		b.WriteString(refs[ref].String() + " " + ref + "\n")
+	}
+	return b.String()
+}
+
+// exclude hides the kept paths from git status (gitignore(5)).
+func (g *gitdir) exclude() string {
+	var b strings.Builder
+	for _, path := range g.keep {
+		if !strings.Contains(path, "\n") { // cannot be said
+			b.WriteString("/" + special.ReplaceAllString(path, `\$0`) + "\n")
+		}
+	}
+	return b.String()
+}
+
+var special = regexp.MustCompile(`[\\*?\[ ]`)
 
 func (g *gitdir) keepOnly(dir string, names []string) error {
 	d := g.dir
@@ -139,15 +183,33 @@ func (g *gitdir) keepOnly(dir string, names []string) error {
 }
 
 // finish names the commit: the worktree is whole.
-func (g *gitdir) finish(commit plumbing.Hash) error {
+func (g *gitdir) finish(p *pin, warnings []string) error {
 	if err := g.dir.RemoveAll(inDir); err != nil {
 		return err
 	}
-	return g.replace("HEAD", commit.String()+"\n")
+	if err := g.sealUp(p, warnings); err != nil {
+		return err
+	}
+	return g.put("HEAD", headOf(p.commit))
 }
 
-// replace writes a file of ours, also in the place of a directory that somebody planted.
-func (g *gitdir) replace(name, data string) error {
+func headOf(commit plumbing.Hash) string { return commit.String() + "\n" }
+
+// holds tells whether a file of ours has this content, and nobody else can change it.
+func (g *gitdir) holds(name, data string) bool {
+	st, err := g.dir.Lstat(name)
+	if err != nil || !st.IsRegular() || st.Perm() != 0o644 || st.Nlink != 1 || int(st.UID) != os.Geteuid() || st.Size != int64(len(data)) {
+		return false
+	}
+	is, err := g.dir.ReadFile(name, st.Size)
+	return err == nil && string(is) == data
+}
+
+// put makes a file of ours hold data, also in the place of a directory that somebody planted.
+func (g *gitdir) put(name, data string) error {
+	if g.holds(name, data) {
+		return nil
+	}
 	if st, err := g.dir.Lstat(name); err == nil && st.IsDir() {
 		if err := g.dir.RemoveAll(name); err != nil {
 			return err

@@ -26,23 +26,32 @@ import (
 // here is the source of a commit that an earlier run left in the worktree's own .git.
 const here = "pin"
 
-// state says what the pack in .git is, for the next run. Its atomic rename is the commit point of a fetch. The last task may have written it, too: it
-// says where to look, and nothing is believed of it but what the objects or the server confirm.
+// state says what the packs in .git are, for the next run. Its atomic rename is the commit point of a fetch. The last task may have written it, too: it
+// says where to look, and what it says is believed as far as the seal holds, or else the objects or the server confirm it.
 type state struct {
-	Version int      `json:"version"` // 1
+	Version int      `json:"version"` // 2
 	URL     string   `json:"url"`     // canonical, no credentials
 	SHA     string   `json:"sha"`     // as pinned
 	Depth   int      `json:"depth"`   // as asked
-	Pack    string   `json:"pack"`    // complete by itself, up to the boundary
+	Packs   []string `json:"packs"`   // each complete by itself
 	Shallow []string `json:"shallow"` // the boundary: commits whose parents are not here
+	Whole   bool     `json:"whole"`   // whatever an object names is here, up to the boundary
 }
 
-// pin is a commit with all that belongs to it, in a pack in quarantine.
+// encode gives the content of state.json.
+func (s *state) encode() (string, error) {
+	raw, err := json.MarshalIndent(s, "", "\t")
+	return string(raw) + "\n", err
+}
+
+// pin is a commit with all that belongs to it.
 type pin struct {
 	state
 	commit, tree plumbing.Hash
 	tags         map[string]plumbing.Hash // with full history: those that lead into it
 	store        *odb.Store
+	arrived      []string // packs in quarantine
+	same         bool     // as the earlier run left it
 	source       string
 }
 
@@ -51,31 +60,50 @@ var (
 	packName = regexp.MustCompile(`^pack-[0-9a-f]{40}$`)
 )
 
+// maxPacks is how many packs may gather before all is fetched anew: each fetch leaves one, and what it replaces stays.
+const maxPacks = 32
+
 // fits tells whether a state can be one of ours and is about what is wanted.
 func (s *state) fits(u wire.URL, r *Repo) bool {
-	return s.Version == 1 && s.URL == u.String() && s.Depth == r.Depth && (s.Depth == 0 || s.SHA == r.SHA) && packName.MatchString(s.Pack) &&
-		(s.Depth > 0 || len(s.Shallow) == 0) && !slices.ContainsFunc(s.Shallow, func(h string) bool { return !hexID.MatchString(h) })
+	return s.Version == 2 && s.URL == u.String() && s.Depth == r.Depth && hexID.MatchString(s.SHA) && len(s.Packs) > 0 && len(s.Packs) <= maxPacks &&
+		(s.Depth > 0 || len(s.Shallow) == 0) && all(packName, s.Packs) && all(hexID, s.Shallow)
 }
 
-// acquire finds the commit in the pack that is here, or fetches it, and proves it. Nothing that others see changes.
+func all(form *regexp.Regexp, list []string) bool {
+	return !slices.ContainsFunc(list, func(s string) bool { return !form.MatchString(s) })
+}
+
+// acquire finds the commit in the packs that are here, or fetches it, and proves it. Nothing that others see changes.
 func (g *gitdir) acquire(ctx context.Context, log *logs.Log, u wire.URL, r *Repo, net Net) (*pin, error) {
 	if err := g.quarantine(); err != nil {
 		return nil, err
 	}
 	options := wire.Options{Home: net.Home, SSHAuthSock: net.SSHAuthSock, Proxy: net.Proxy, Temp: g.in}
-	got, err := g.reuse(ctx, log, u, r, options)
-	if err != nil || got != nil {
-		return got, err
-	}
 	want := wire.Want{SHA: plumbing.NewHash(r.SHA), Depth: r.Depth, Hints: r.Hints}
-	source, err := wire.Fetch(ctx, log, u, options, want, func(ctx context.Context, pack wire.Pack) (bool, error) {
-		p, err := g.ingest(ctx, log, pack, r, pack.Shallow, pack.Refs)
-		if p != nil {
-			p.URL = u.String()
-			got = p
+	base, err := g.recall(ctx, log, u, r)
+	if err != nil {
+		return nil, err
+	}
+	if base != nil {
+		got, have, err := g.reuse(ctx, log, u, r, options, base)
+		if got != nil || err != nil {
+			return got, err
 		}
+		want.Have = have
+	}
+	var got *pin
+	source, err := wire.Fetch(ctx, log, u, options, want, func(ctx context.Context, pack wire.Pack) (bool, error) {
+		from := &pin{state: state{URL: u.String(), Depth: r.Depth}, store: &odb.Store{}}
+		if pack.Thin {
+			from = base
+		}
+		p, err := g.ingest(ctx, log, pack, r, from)
+		got = p
 		return p != nil, err
 	})
+	if base != nil && (err != nil || got.store != base.store) {
+		base.store.Close()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -86,118 +114,190 @@ func (g *gitdir) acquire(ctx context.Context, log *logs.Log, u wire.URL, r *Repo
 	return got, nil
 }
 
-// reuse takes the pack that an earlier run left here as if it came from a server. Whatever is wrong with it only means that we fetch.
-func (g *gitdir) reuse(ctx context.Context, log *logs.Log, u wire.URL, r *Repo, options wire.Options) (*pin, error) {
+// recall opens the packs of an earlier run if they can be of use. Unless the seal holds they are received again, as if they came from a server: whatever
+// is wrong with them only means that we fetch.
+func (g *gitdir) recall(ctx context.Context, log *logs.Log, u wire.URL, r *Repo) (_ *pin, err error) {
 	raw, err := g.dir.ReadFile(stateFile, 64<<20)
-	var s state
-	if err != nil || json.Unmarshal(raw, &s) != nil || !s.fits(u, r) {
+	p := &pin{store: &odb.Store{}}
+	if err != nil || json.Unmarshal(raw, &p.state) != nil {
 		return nil, nil
 	}
-	pack, err := g.dir.OpenFile(packDir+"/"+s.Pack+".pack", unix.O_RDONLY, 0)
-	if err != nil {
+	fits := p.fits(u, r)
+	if !fits {
+		p.Packs = nil
+	}
+	if g.old, p.same = g.unseal(raw, p.Packs); !fits {
 		return nil, nil
 	}
-	defer pack.Close()
-	if st, err := fsx.FileStat(pack); err != nil || !st.IsRegular() {
-		return nil, nil
+	if p.same {
+		if p.commit, p.tree, err = g.openPacks(p); err == nil {
+			return p, nil
+		}
+	} else if err = g.receiveAgain(ctx, log, p); err == nil {
+		return p, nil
 	}
-	var listed map[string]wire.Tag
+	p.store.Close()
+	if ctx.Err() != nil {
+		return nil, err
+	}
+	log.Warnf("the objects in %q cannot be used, fetching them again: %v", g.dir.Name(), err)
+	return nil, g.emptyQuarantine()
+}
+
+// openPacks opens packs that are as we left them.
+func (g *gitdir) openPacks(p *pin) (commit, tree plumbing.Hash, err error) {
+	if g.packs == nil {
+		if g.packs, err = g.dir.OpenDir(packDir); err != nil {
+			return commit, tree, err
+		}
+	}
+	if p.store, err = odb.Open(g.packs, g.in, p.Packs); err != nil {
+		p.store = &odb.Store{}
+		return commit, tree, err
+	}
+	return p.store.Commit(plumbing.NewHash(p.SHA))
+}
+
+// receiveAgain receives packs that somebody may have changed.
+func (g *gitdir) receiveAgain(ctx context.Context, log *logs.Log, p *pin) error {
+	for _, name := range p.Packs {
+		err := func() error {
+			f, err := g.dir.OpenFile(packDir+"/"+name+".pack", unix.O_RDONLY, 0)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			if st, err := fsx.FileStat(f); err != nil || !st.IsRegular() {
+				return fail.Errorf(fail.BadData, "%q is no regular file", f.Name())
+			}
+			return g.receive(ctx, log, f, p.store, pack.Options{})
+		}()
+		if err != nil {
+			return err
+		}
+	}
+	p.Packs = p.store.Names()
+	p.arrived = p.Packs
+	return g.prove(ctx, p, plumbing.NewHash(p.SHA), hashes(p.Shallow))
+}
+
+// reuse gives the pin if all that is wanted is in base, or else what of it need not be fetched, nil if that is nothing.
+func (g *gitdir) reuse(ctx context.Context, log *logs.Log, u wire.URL, r *Repo, options wire.Options, base *pin) (*pin, *wire.Have, error) {
+	var missing []plumbing.Hash
 	tags := map[string]plumbing.Hash{}
 	if r.Depth == 0 {
-		if listed, err = wire.Tags(ctx, log, u, options); err != nil {
-			return nil, err
+		listed, err := wire.Tags(ctx, log, u, options)
+		if err != nil {
+			return nil, nil, err
 		}
+		missing = base.lacks(listed)
 		for name, tag := range listed {
 			tags[name] = tag.ID
 		}
 	}
-	p, err := g.ingest(ctx, log, pack, r, hashes(s.Shallow), tags)
-	if err == nil && p != nil {
-		if p.lacks(listed) {
-			return nil, g.discard(p)
+	sha := plumbing.NewHash(r.SHA)
+	if base.store.Has(sha) && len(missing) == 0 && (base.SHA == r.SHA || base.Whole) {
+		ok, err := base.deepEnough(sha)
+		if ok {
+			base.same = base.same && base.SHA == r.SHA
+			base.SHA, base.source = r.SHA, here
+			base.tags = choose(log, tags, base.store.Leads)
+			base.commit, base.tree, err = base.store.Commit(sha)
+			return base, nil, err
 		}
-		if err = p.deepEnough(); err != nil {
-			g.discard(p)
-		}
+		log.Verbosef("%.8s is here, but with less of its history than is wanted: %v", sha, err)
+		return nil, nil, g.emptyQuarantine()
 	}
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil, err
-		}
-		log.Warnf("the objects in %q cannot be used, fetching them again: %v", g.dir.Name(), err)
-		return nil, nil
+	if !base.Whole || len(base.Packs) == maxPacks {
+		return nil, nil, g.emptyQuarantine()
 	}
-	if p != nil {
-		p.URL, p.source = u.String(), here
-	}
-	return p, nil
+	slices.Sort(base.Shallow)
+	return nil, &wire.Have{Commit: base.commit, Shallow: hashes(base.Shallow), Tags: missing}, nil
 }
 
-// lacks tells whether there are new annotated tags of what is here.
-func (p *pin) lacks(tags map[string]wire.Tag) bool {
+// lacks lists new annotated tags of what is here.
+func (p *pin) lacks(tags map[string]wire.Tag) (ids []plumbing.Hash) {
 	for _, tag := range tags {
 		if !tag.Target.IsZero() && !p.store.Has(tag.ID) && p.store.Has(tag.Target) {
-			return true
+			ids = append(ids, tag.ID)
 		}
 	}
-	return false
+	plumbing.HashesSort(ids)
+	return slices.Compact(ids)
 }
 
-// deepEnough checks that the boundary is not nearer than what was asked for.
-func (p *pin) deepEnough() error {
-	nearest, err := p.store.Nearest(p.commit, hashes(p.Shallow), p.Depth)
-	if err == nil && nearest < p.Depth {
-		err = fail.Errorf(fail.BadData, "the history ends after %d commits, not %d", nearest, p.Depth)
+// deepEnough tells whether the boundary is not nearer than what was asked for.
+func (p *pin) deepEnough(sha plumbing.Hash) (bool, error) {
+	commit, _, err := p.store.Commit(sha)
+	if err != nil {
+		return false, err
 	}
-	return err
+	nearest, err := p.store.Nearest(commit, hashes(p.Shallow), p.Depth)
+	return err == nil && nearest >= p.Depth, err
 }
 
-// ingest receives one pack and proves that the wanted commit is complete. No pin and no error means that the pack does not have the commit.
-func (g *gitdir) ingest(ctx context.Context, log *logs.Log, stream io.Reader, r *Repo, shallow []plumbing.Hash, tags map[string]plumbing.Hash) (_ *pin, err error) {
+// ingest receives one pack, on top of base if it is a thin one, and proves that the wanted commit is complete. No pin and no error means that the pack
+// does not have the commit. A failure leaves base as it was.
+func (g *gitdir) ingest(ctx context.Context, log *logs.Log, from wire.Pack, r *Repo, base *pin) (*pin, error) {
 	if err := g.undo(); err != nil {
 		return nil, err
 	}
-	progress := log.Progress()
-	options := pack.Options{Progress: func(n, total uint32, bytes int64) {
-		progress.Updatef("receiving objects: %d of %d, %s, %s/s", n, total, logs.Bytes(bytes), logs.Bytes(int64(float64(bytes)/progress.Elapsed().Seconds())))
-	}}
-	if g.fresh() {
+	options := pack.Options{}
+	if !from.Thin && g.fresh() {
 		g.early = worktree.NewEarly(g.root, plumbing.NewHash(r.SHA))
 		defer g.early.Close()
 		options.Object = g.early.Object
 	}
-	store, err := odb.Receive(ctx, g.in, stream, options)
-	progress.Done()
+	err := g.receive(ctx, log, from, base.store, options)
 	if fail.Of(err) == fail.BadData {
 		return nil, fmt.Errorf("%w: %w", wire.ErrDamaged, err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	log.Verbosef("received %d objects in %.1fs", store.Len(), progress.Elapsed().Seconds())
-	p := &pin{store: store, state: state{Version: 1, SHA: r.SHA, Depth: r.Depth, Pack: store.Name()}}
+	p := &pin{state: base.state, store: base.store}
+	p.Version, p.SHA, p.Packs = 2, r.SHA, base.store.Names()
+	p.arrived = append(slices.Clip(base.arrived), p.Packs[len(p.Packs)-1])
 	sha := plumbing.NewHash(r.SHA)
-	if !store.Has(sha) {
+	if !p.store.Has(sha) {
 		return nil, g.discard(p)
 	}
-	var boundary []plumbing.Hash
-	for _, h := range shallow {
-		if store.Has(h) {
-			boundary = append(boundary, h)
-			p.Shallow = append(p.Shallow, h.String())
-		}
-	}
-	if p.commit, p.tree, err = store.Commit(sha); err == nil {
-		var leads func(plumbing.Hash) bool
-		if leads, err = store.Verify(ctx, sha, boundary); err == nil {
-			p.tags = choose(log, tags, leads)
-		}
-	}
-	if err != nil {
+	if err := g.prove(ctx, p, sha, append(hashes(base.Shallow), from.Shallow...)); err != nil {
 		g.discard(p)
 		return nil, err
 	}
+	p.tags = choose(log, from.Refs, p.store.Leads)
 	return p, nil
+}
+
+// receive adds a pack to a store.
+func (g *gitdir) receive(ctx context.Context, log *logs.Log, stream io.Reader, store *odb.Store, o pack.Options) error {
+	progress, before := log.Progress(), store.Len()
+	defer progress.Done()
+	o.Progress = func(n, total uint32, bytes int64) {
+		progress.Updatef("receiving objects: %d of %d, %s, %s/s%s", n, total, logs.Bytes(bytes), logs.Bytes(int64(float64(bytes)/progress.Elapsed().Seconds())), g.early.Written())
+	}
+	err := store.Receive(ctx, g.in, stream, o)
+	if err == nil {
+		log.Verbosef("received %d objects in %.1fs", store.Len()-before, progress.Elapsed().Seconds())
+	}
+	return err
+}
+
+// prove verifies that a commit is complete. boundary may name commits that are not here.
+func (g *gitdir) prove(ctx context.Context, p *pin, sha plumbing.Hash, boundary []plumbing.Hash) (err error) {
+	plumbing.HashesSort(boundary)
+	boundary = slices.DeleteFunc(slices.Compact(boundary), func(h plumbing.Hash) bool { return !p.store.Has(h) })
+	p.Shallow = nil
+	for _, h := range boundary {
+		p.Shallow = append(p.Shallow, h.String())
+	}
+	if p.commit, p.tree, err = p.store.Commit(sha); err != nil {
+		return err
+	}
+	err = p.store.Verify(ctx, sha, boundary)
+	p.Whole = err == nil && p.store.Whole()
+	return err
 }
 
 // fresh tells whether there is nothing in the directory, and no repository to git.
@@ -230,13 +330,19 @@ func choose(log *logs.Log, tags map[string]plumbing.Hash, leads func(plumbing.Ha
 	return chosen
 }
 
-// discard makes room for another pack.
+// discard makes room for another pack in the place of the last one.
 func (g *gitdir) discard(p *pin) error {
-	p.store.Close()
-	if err := g.in.Unlink(p.Pack + ".pack"); err != nil {
+	if err := p.store.Drop(); err != nil {
 		return err
 	}
-	return g.in.Unlink(p.Pack + ".idx")
+	name := p.arrived[len(p.arrived)-1]
+	if slices.Contains(p.store.Names(), name) { // the same once more
+		return nil
+	}
+	if err := g.in.Unlink(name + ".pack"); err != nil {
+		return err
+	}
+	return g.in.Unlink(name + ".idx")
 }
 
 func hashes(hex []string) []plumbing.Hash {

@@ -146,17 +146,22 @@ func FileStat(f *os.File) (Stat, error) {
 	return fromStat(&st), nil
 }
 
-// Names lists the directory, unsorted, without "." and "..".
-func (d *Dir) Names() ([]string, error) {
-	fd, err := retry(func() (int, error) {
-		return unix.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	})
-	if err != nil {
-		return nil, d.err("open", "", err)
+// Names lists the directory, unsorted, without "." and "..". No two goroutines may list one Dir at a time.
+func (d *Dir) Names() (names []string, err error) {
+	if _, err := unix.Seek(d.fd, 0, io.SeekStart); err != nil {
+		return nil, d.err("list", "", err)
 	}
-	f := os.NewFile(uintptr(fd), d.name)
-	defer f.Close()
-	return f.Readdirnames(-1)
+	buf := make([]byte, 8<<10)
+	for {
+		n, err := retry(func() (int, error) { return unix.ReadDirent(d.fd, buf) })
+		if err != nil {
+			return nil, d.err("list", "", err)
+		}
+		if n <= 0 {
+			return names, nil
+		}
+		_, _, names = unix.ParseDirent(buf[:n], -1, names)
+	}
 }
 
 // Mkdir makes one directory.

@@ -116,8 +116,8 @@ func openDir(t testing.TB) *fsx.Dir {
 
 func received(t testing.TB, pack []byte) *Store {
 	t.Helper()
-	s, err := Receive(ctx, openDir(t), bytes.NewReader(pack), plain)
-	if err != nil {
+	s := &Store{}
+	if err := s.Receive(ctx, openDir(t), bytes.NewReader(pack), plain); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
@@ -169,7 +169,7 @@ func TestLargeObjects(t *testing.T) {
 	if typ, data, err := s.Read(tree); err != nil || typ != plumbing.TreeObject || len(data) < 8<<20 {
 		t.Error(typ, len(data), err)
 	}
-	if _, err := s.Verify(ctx, commit, nil); err != nil {
+	if err := s.Verify(ctx, commit, nil); err != nil {
 		t.Error(err)
 	}
 	if _, _, err := s.Commit(id); fail.Of(err) != fail.BadData || !strings.Contains(err.Error(), "is a blob, not a commit") {
@@ -184,12 +184,12 @@ func TestLargeObjects(t *testing.T) {
 func TestChangedOnDisk(t *testing.T) {
 	r, _ := history(t)
 	good, d := received(t, r.pack()), openDir(t)
-	s, err := Receive(ctx, d, bytes.NewReader(r.pack()), plain)
-	if err != nil {
+	s := &Store{}
+	if err := s.Receive(ctx, d, bytes.NewReader(r.pack()), plain); err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	name := filepath.Join(d.Name(), s.Name()+".pack")
+	name := filepath.Join(d.Name(), s.Names()[0]+".pack")
 	original, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
@@ -204,13 +204,12 @@ func TestChangedOnDisk(t *testing.T) {
 		if err := os.WriteFile(name, changed, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		p, err := pack.Open(d, s.Name()) // nothing in its cache
+		fresh, err := Open(d, d, s.Names()) // nothing in its cache
 		if err != nil {
 			t.Fatal(err)
 		}
-		fresh := Store{p}
 		for n := range good.Len() {
-			id := good.pack.ID(n)
+			id := good.packs[0].ID(n)
 			want, content, _ := good.Read(id)
 			typ, data, err := fresh.Read(id)
 			if err == nil && (typ != want || string(data) != string(content)) {
@@ -270,12 +269,13 @@ func TestVerifyMissesEveryObject(t *testing.T) {
 				list.WriteString(id + "\n")
 			}
 		}
-		leads, err := received(t, []byte(r.git(list.String(), "pack-objects", "-q", "--stdout"))).Verify(ctx, head, nil)
+		s := received(t, []byte(r.git(list.String(), "pack-objects", "-q", "--stdout")))
+		err := s.Verify(ctx, head, nil)
 		if i < 0 || all[i] == v1.String() || all[i] == v2.String() {
 			if err != nil {
 				t.Error(err)
-			} else if leads(v1) != (i < 0 || all[i] != v1.String()) || leads(v2) != (i < 0) {
-				t.Errorf("tags: %v and %v", leads(v1), leads(v2))
+			} else if s.Leads(v1) != (i < 0 || all[i] != v1.String()) || s.Leads(v2) != (i < 0) {
+				t.Errorf("tags: %v and %v", s.Leads(v1), s.Leads(v2))
 			}
 			continue
 		}
@@ -302,17 +302,16 @@ func TestWhatLeadsIntoHistory(t *testing.T) {
 		all.WriteString(id + "\n")
 	}
 	s := received(t, []byte(r.git(all.String(), "pack-objects", "-q", "--stdout")))
-	leads, err := s.Verify(ctx, head, nil)
-	if err != nil {
+	if err := s.Verify(ctx, head, nil); err != nil {
 		t.Fatal(err)
 	}
 	for rev, want := range map[string]bool{head.String(): true, head.String() + "~2": true, "v1": true, "v2": true, "chain61": true, chain: false,
 		late.String(): false, "late": false, "tree": false, head.String() + "^{tree}": false, head.String() + ":big": false} {
-		if leads(r.id("", "rev-parse", rev)) != want {
+		if s.Leads(r.id("", "rev-parse", rev)) != want {
 			t.Errorf("%s: not %v", rev, want)
 		}
 	}
-	if leads(plumbing.NewHash(strings.Repeat("1", 40))) {
+	if s.Leads(plumbing.NewHash(strings.Repeat("1", 40))) {
 		t.Error("what is not there leads into history")
 	}
 }
@@ -339,19 +338,19 @@ func TestVerifyShallow(t *testing.T) {
 	parent := r.id("", "rev-parse", "HEAD~1")
 	clone := repo{t, t.TempDir()}
 	clone.git("", "clone", "-q", "--bare", "--depth=2", "file://"+r.dir, ".")
-	s := received(t, []byte(clone.git("HEAD\n", "pack-objects", "-q", "--stdout", "--revs", "--shallow")))
-	if _, err := s.Verify(ctx, head, []plumbing.Hash{parent}); err != nil {
+	pack := []byte(clone.git("HEAD\n", "pack-objects", "-q", "--stdout", "--revs", "--shallow"))
+	if err := received(t, pack).Verify(ctx, head, []plumbing.Hash{parent}); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.Verify(ctx, head, nil); !errors.Is(err, plumbing.ErrObjectNotFound) || !strings.Contains(err.Error(), "needed by commit "+parent.String()) {
+	if err := received(t, pack).Verify(ctx, head, nil); !errors.Is(err, plumbing.ErrObjectNotFound) || !strings.Contains(err.Error(), "needed by commit "+parent.String()) {
 		t.Error(err)
 	}
-	if _, err := s.Verify(ctx, parent, []plumbing.Hash{head}); err == nil {
+	if err := received(t, pack).Verify(ctx, parent, []plumbing.Hash{head}); err == nil {
 		t.Error("the parent's parents are missing")
 	}
 	stopped, cancel := context.WithCancel(ctx)
 	cancel()
-	if _, err := s.Verify(stopped, head, []plumbing.Hash{parent}); fail.Of(err) != fail.Cancelled {
+	if err := received(t, pack).Verify(stopped, head, []plumbing.Hash{parent}); fail.Of(err) != fail.Cancelled {
 		t.Error(err)
 	}
 }
@@ -384,11 +383,11 @@ func TestVerifyPathRulesAndTypes(t *testing.T) {
 			list.WriteString(id + "\n")
 		}
 		s := received(t, []byte(r.git(list.String(), "pack-objects", "-q", "--stdout")))
-		_, err := s.Verify(ctx, commit, nil)
+		err := s.Verify(ctx, commit, nil)
 		if fail.Of(err) != fail.BadData || !strings.Contains(err.Error(), word) || !strings.Contains(err.Error(), commit.String()) {
 			t.Errorf("%q: %v", content, err)
 		}
-		if _, err := s.Verify(ctx, after, nil); err != nil && !strings.Contains(word, "not a tree") {
+		if err := s.Verify(ctx, after, nil); err != nil && !strings.Contains(word, "not a tree") {
 			t.Errorf("%q in history: %v", content, err)
 		}
 	}

@@ -1,4 +1,4 @@
-// Package odb is the objects of one checkout: a pack that was just received, every object of it proven, and what a commit in it
+// Package odb is the objects of one checkout: packs that were received, every object of them proven, and what a commit in them
 // leads to. What it reads was made by an enemy, and may be changed by one meanwhile.
 package odb
 
@@ -14,70 +14,158 @@ import (
 	"run-task/internal/fsx"
 )
 
-// Store is a pack. It is not for use by several goroutines at once.
-type Store struct{ pack *pack.Pack }
+// Store is some packs. Several goroutines may read at once, as long as none receives.
+type Store struct {
+	packs  []member
+	total  int    // objects
+	proven []bool // by number, those that the last Verify has seen
+}
+
+// member is one of the packs. Those of an earlier run are whole: whatever their objects name is there, too.
+type member struct {
+	*pack.Pack
+	first int // number in the store of its first object
+	whole bool
+}
+
+func (s *Store) add(p *pack.Pack, whole bool) {
+	s.packs = append(s.packs, member{p, s.total, whole})
+	s.total += p.Len()
+}
 
 // ErrLarge is Read's error for a blob that is to be read with Reader (as in errors.Is).
 var ErrLarge = pack.ErrLarge
 
-// maxWhole is the size of the largest commit, tag or tree: a tree of five million entries.
-const maxWhole = 256 << 20
+const (
+	maxWhole = 256 << 20 // the size of the largest commit, tag or tree: a tree of five million entries
+	maxBase  = 64 << 20  // and of the largest base of a thin pack's delta
+	maxBases = 16 << 20  // what each opened pack keeps of bases
+)
 
-// Receive reads one pack to the end of r and stores it in dir, a directory of ours alone that must stay open until Close; see
-// pack.Receive for its options, promises and errors.
-func Receive(ctx context.Context, dir *fsx.Dir, r io.Reader, o pack.Options) (*Store, error) {
-	p, err := pack.Receive(ctx, dir, r, o)
-	if err != nil {
-		return nil, err
+// Open opens packs of an earlier run, of which the caller knows that nobody changed them since and that they are whole, see Whole. Deltas with large
+// contents need to make files in spill. Both directories must stay open until Close.
+func Open(dir, spill *fsx.Dir, names []string) (*Store, error) {
+	s := &Store{}
+	for _, name := range names {
+		p, err := pack.Open(dir, name)
+		if err != nil {
+			s.Close()
+			return nil, err
+		}
+		p.Foreign(spill, maxBases)
+		s.add(p, true)
 	}
-	return &Store{p}, nil
+	return s, nil
 }
 
-// Name is the name of the pack's files, without their extensions .pack and .idx.
-func (s *Store) Name() string { return s.pack.Name() }
+// Receive reads one pack to the end of r, stores it in dir and adds it; see pack.Receive for its options, promises and errors. dir must stay open
+// until Close. A pack may be thin if what it lacks is in the store.
+func (s *Store) Receive(ctx context.Context, dir *fsx.Dir, r io.Reader, o pack.Options) error {
+	if s.total > 0 {
+		o.Base = s.base
+	}
+	p, err := pack.Receive(ctx, dir, r, o)
+	if err == nil {
+		s.add(p, false)
+	}
+	return err
+}
 
-// Len is the number of objects.
-func (s *Store) Len() int { return s.pack.Len() }
+// base reads an object that a delta is of. Few are large: those of more than maxBase make the pack unusable.
+func (s *Store) base(id pack.ID) (pack.Type, []byte, error) {
+	typ, data, err := s.Read(id)
+	if !errors.Is(err, ErrLarge) {
+		return typ, data, err
+	}
+	typ, size, r, err := s.Reader(id)
+	if err != nil {
+		return typ, nil, err
+	}
+	defer r.Close()
+	if size > maxBase {
+		return typ, nil, fail.Errorf(fail.BadData, "object %s is too large to be the base of a thin pack's delta", id)
+	}
+	data, err = io.ReadAll(r)
+	return typ, data, err
+}
 
-// Close closes the pack. Nothing can be read afterwards.
-func (s *Store) Close() error { return s.pack.Close() }
+// Drop closes the pack that was received last and forgets it. Its files stay.
+func (s *Store) Drop() error {
+	last := s.packs[len(s.packs)-1]
+	s.packs = s.packs[:len(s.packs)-1]
+	s.total = last.first
+	return last.Close()
+}
+
+// Names are the names of the packs' files, without their extensions .pack and .idx.
+func (s *Store) Names() (names []string) {
+	for _, m := range s.packs {
+		names = append(names, m.Name())
+	}
+	return names
+}
+
+// Len is the number of objects; one that is in two packs counts twice.
+func (s *Store) Len() int { return s.total }
+
+// Close closes the packs. Nothing can be read afterwards.
+func (s *Store) Close() error {
+	var errs []error
+	for _, m := range s.packs {
+		errs = append(errs, m.Close())
+	}
+	return errors.Join(errs...)
+}
 
 // Has says whether there is an object of that name.
 func (s *Store) Has(id plumbing.Hash) bool {
-	_, ok := s.pack.Find(id)
+	_, _, ok := s.lookup(id)
 	return ok
 }
 
-func (s *Store) find(id plumbing.Hash) (int, error) {
-	n, ok := s.pack.Find(id)
-	if !ok {
-		return 0, fail.Errorf(fail.BadData, "object %s is missing: %w", id, plumbing.ErrObjectNotFound)
+// lookup finds an object, in a whole pack if it is in one.
+func (s *Store) lookup(id plumbing.Hash) (m *member, n int, ok bool) {
+	for i := range s.packs {
+		if n, ok := s.packs[i].Find(id); ok {
+			return &s.packs[i], n, true
+		}
 	}
-	return n, nil
+	return nil, 0, false
+}
+
+func (s *Store) find(id plumbing.Hash) (*member, int, error) {
+	m, n, ok := s.lookup(id)
+	if !ok {
+		return nil, 0, fail.Errorf(fail.BadData, "object %s is missing: %w", id, plumbing.ErrObjectNotFound)
+	}
+	return m, n, nil
 }
 
 // Read reads an object and proves once more that its content has that name: it had when it was received, so one that has not
 // is fail.PurgeCache. One that is not there is plumbing.ErrObjectNotFound (and fail.BadData), a blob of more than 8 MiB is ErrLarge.
 func (s *Store) Read(id plumbing.Hash) (plumbing.ObjectType, []byte, error) {
-	n, err := s.find(id)
+	m, n, err := s.find(id)
 	if err != nil {
 		return 0, nil, err
 	}
-	typ, data, err := s.pack.Read(n, nil)
-	if errors.Is(err, ErrLarge) && s.pack.Type(n) != plumbing.BlobObject {
-		typ, data, err = s.readLarge(n)
+	typ, data, err := m.Read(n, nil)
+	if errors.Is(err, ErrLarge) && m.Type(n) != plumbing.BlobObject {
+		typ, data, err = m.readLarge(n)
 	}
 	return typ, data, changed(err)
 }
 
-func (s *Store) readLarge(n int) (plumbing.ObjectType, []byte, error) {
-	typ, size, r, err := s.pack.Reader(n)
+func (m *member) readLarge(n int) (plumbing.ObjectType, []byte, error) {
+	typ, size, r, err := m.Reader(n)
 	if err != nil {
 		return typ, nil, err
 	}
 	defer r.Close()
+	if typ == plumbing.BlobObject {
+		return typ, nil, ErrLarge
+	}
 	if size > maxWhole {
-		return typ, nil, fail.Errorf(fail.BadData, "object %s is a %s of %d bytes", s.pack.ID(n), typ, size)
+		return typ, nil, fail.Errorf(fail.BadData, "object %s is a %s of %d bytes", m.ID(n), typ, size)
 	}
 	data, err := io.ReadAll(r)
 	return typ, data, err
@@ -86,11 +174,11 @@ func (s *Store) readLarge(n int) (plumbing.ObjectType, []byte, error) {
 // Reader streams an object of any size. The Read that would give io.EOF gives an error if the content has not that name.
 // It must be closed.
 func (s *Store) Reader(id plumbing.Hash) (plumbing.ObjectType, int64, io.ReadCloser, error) {
-	n, err := s.find(id)
+	m, n, err := s.find(id)
 	if err != nil {
 		return 0, 0, nil, err
 	}
-	typ, size, r, err := s.pack.Reader(n)
+	typ, size, r, err := m.Reader(n)
 	if err != nil {
 		return typ, size, nil, changed(err)
 	}

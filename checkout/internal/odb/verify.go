@@ -85,30 +85,66 @@ func header(data []byte, word string) (id plumbing.Hash, rest []byte, ok bool) {
 // Verify proves that a checkout of want, and git's work in it, will find everything: all commits that want leads to, where only those in shallow may
 // lack their parents, all their trees, and that all their blobs are there. Every commit and tree is read, and so proven. want's own tree must also
 // keep the path rules (treepath.Walk) and have blobs where it says so. The first object that is missing or wrong is named, with
-// what needs it: fail.BadData.
-//
-// leads tells whether an object is one of these commits or an annotated tag that leads to one.
-func (s *Store) Verify(ctx context.Context, want plumbing.Hash, shallow []plumbing.Hash) (leads func(plumbing.Hash) bool, err error) {
-	v := &verifier{store: s, ctx: ctx, seen: make([]bool, s.Len()), shallow: map[plumbing.Hash]bool{}}
+// what needs it: fail.BadData. What is in a pack that is known to be whole is not looked at again, nor is its path.
+func (s *Store) Verify(ctx context.Context, want plumbing.Hash, shallow []plumbing.Hash) error {
+	v := &verifier{store: s, ctx: ctx, seen: make([]bool, s.total), shallow: map[plumbing.Hash]bool{}}
 	for _, id := range shallow {
 		v.shallow[id] = true
 	}
 	commit, tree, err := s.Commit(want)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := v.worktree(tree); err != nil {
-		return nil, within(err, "commit %s", commit)
+		return within(err, "commit %s", commit)
 	}
 	v.commits = []link{{commit, "the request"}}
 	if err := v.history(); err != nil {
-		return nil, err
+		return err
 	}
-	return func(id plumbing.Hash) bool {
-		typ, id, _, err := s.peel(id)
-		n, ok := s.pack.Find(id)
-		return err == nil && typ == plumbing.CommitObject && ok && v.seen[n]
-	}, nil
+	s.proven = v.seen
+	v.settle()
+	return nil
+}
+
+// Leads tells whether an object is a commit that Verify has proven, or one in a whole pack, or an annotated tag that leads to one.
+func (s *Store) Leads(id plumbing.Hash) bool {
+	typ, id, _, err := s.peel(id)
+	m, n, ok := s.lookup(id)
+	return err == nil && typ == plumbing.CommitObject && ok && (m.whole || m.first+n < len(s.proven) && s.proven[m.first+n])
+}
+
+// Whole tells whether all packs are whole: whatever their objects name is there. Those that Verify has found necessary, to the last object, are.
+func (s *Store) Whole() bool {
+	return !slices.ContainsFunc(s.packs, func(m member) bool { return !m.whole })
+}
+
+// settle finds the packs of which every object was seen, is in a whole pack, too, or is a tag of such a one.
+func (v *verifier) settle() {
+	fine := func(m *member, n int) bool {
+		id := m.ID(n)
+		if m.Type(n) == plumbing.TagObject {
+			var err error
+			if _, id, _, err = v.store.peel(id); err != nil {
+				return false
+			}
+		}
+		at, n, ok := v.store.lookup(id)
+		return ok && (at.whole || v.seen[at.first+n])
+	}
+	var whole []*member
+	for i := range v.store.packs {
+		m, all := &v.store.packs[i], true
+		for n := 0; n < m.Len() && all && !m.whole; n++ {
+			all = fine(m, n)
+		}
+		if all {
+			whole = append(whole, m)
+		}
+	}
+	for _, m := range whole {
+		m.whole = true
+	}
 }
 
 // Nearest is the number of commits from want, itself included, to the nearest of the boundary that has parents: most when there is none within most.
@@ -153,24 +189,28 @@ type link struct {
 type verifier struct {
 	store   *Store
 	ctx     context.Context
-	seen    []bool // commits and trees, by number
+	seen    []bool // by number
 	shallow map[plumbing.Hash]bool
 	commits []link
 	trees   []link
 }
 
-// enter notes that an object is looked at, and tells whether it has been before. One that is missing never has.
+// enter notes that an object is looked at, and tells whether there is no need to, because it has been before or is in a whole pack. One that is
+// missing never has.
 func (v *verifier) enter(id plumbing.Hash) (before bool) {
-	n, ok := v.store.pack.Find(id)
+	m, n, ok := v.store.lookup(id)
 	if ok {
-		before, v.seen[n] = v.seen[n], true
+		before = v.seen[m.first+n] || m.whole
+		v.seen[m.first+n] = true
 	}
 	return before
 }
 
 // worktree checks the tree that is going to be checked out.
 func (v *verifier) worktree(root plumbing.Hash) error {
-	v.enter(root)
+	if v.enter(root) {
+		return nil
+	}
 	read := func(id plumbing.Hash) ([]byte, error) {
 		if v.ctx.Err() != nil {
 			return nil, context.Cause(v.ctx)
@@ -184,14 +224,17 @@ func (v *verifier) worktree(root plumbing.Hash) error {
 		want := plumbing.BlobObject
 		if e.Mode == treepath.Dir {
 			want = plumbing.TreeObject
-			v.enter(e.ID)
 		}
-		n, err := v.store.find(e.ID)
-		if err == nil && v.store.pack.Type(n) != want {
-			err = isNot(e.ID, v.store.pack.Type(n), want)
+		m, n, err := v.store.find(e.ID)
+		if err == nil && !m.whole && m.Type(n) != want {
+			err = isNot(e.ID, m.Type(n), want)
 		}
 		if err != nil {
 			return within(err, "path %q", path)
+		}
+		v.seen[m.first+n] = true
+		if m.whole && e.Mode == treepath.Dir {
+			return treepath.SkipDir
 		}
 		return nil
 	})
@@ -263,12 +306,15 @@ func (v *verifier) entries(tree plumbing.Hash, entries []treepath.Entry) error {
 		case err != nil, mode == treepath.Gitlink: // git takes unknown modes for submodules
 			continue
 		case mode == treepath.Dir:
-			if n, ok := v.store.pack.Find(e.ID); !ok || !v.seen[n] {
+			if m, n, ok := v.store.lookup(e.ID); !ok || !m.whole && !v.seen[m.first+n] {
 				v.trees = append(v.trees, link{e.ID, fmt.Sprintf("tree %s, %q", tree, e.Name)})
 			}
-		case !v.store.Has(e.ID):
-			_, err := v.store.find(e.ID)
-			return within(err, "blob needed by tree %s, %q", tree, e.Name)
+		default:
+			m, n, err := v.store.find(e.ID)
+			if err != nil {
+				return within(err, "blob needed by tree %s, %q", tree, e.Name)
+			}
+			v.seen[m.first+n] = true
 		}
 	}
 	return nil

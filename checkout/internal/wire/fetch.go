@@ -21,6 +21,15 @@ type Want struct {
 	SHA   plumbing.Hash // a commit, or an annotated tag
 	Depth int           // commits of history, the wanted one included; 0 means all of it, and the tags
 	Hints []string      // full names of refs that probably contain the commit, the likeliest first; maxHints at most
+	Have  *Have         // what is here already, nil if nothing
+}
+
+// Have is what need not be sent again: a commit and all that it leads to, up to a boundary. It is offered to servers of version 2, and not
+// any more once what came of it could not be used.
+type Have struct {
+	Commit  plumbing.Hash
+	Shallow []plumbing.Hash // the boundary
+	Tags    []plumbing.Hash // with full history: annotated tags of what is here, which are not
 }
 
 const maxHints = 32
@@ -36,10 +45,11 @@ const (
 
 // Pack is a pack on its way in.
 type Pack struct {
-	// The raw pack, no thin one. An end that comes too early is io.ErrUnexpectedEOF. Nothing behind the pack's own trailer
+	// The raw pack. An end that comes too early is io.ErrUnexpectedEOF. Nothing behind the pack's own trailer
 	// needs to be read.
 	io.Reader
 	Shallow []plumbing.Hash          // commits whose parents are not sent; some of them may not be in the pack
+	Thin    bool                     // it may lack what is here: Want.Have
 	Source  string                   // RemoteV2, RemoteV0, Hint, All or Local
 	Ref     string                   // which hint, for Hint
 	Refs    map[string]plumbing.Hash // refs/tags/..., unpeeled, nil unless all of the history is wanted; many a one may not be in the pack
@@ -197,7 +207,11 @@ func (f *fetcher) get(ctx context.Context, wants []plumbing.Hash, depth int, pac
 		f.log.Verbosef("the server cannot shorten the history: all of it comes")
 		depth = 0
 	}
-	body, err := f.ad.fetchRequest(wants, depth, f.want.Depth == 0)
+	var have *Have
+	if pack.Thin {
+		have = f.want.Have
+	}
+	body, err := f.ad.fetchRequest(wants, depth, f.want.Depth == 0, have)
 	if err != nil {
 		return false, "", err
 	}

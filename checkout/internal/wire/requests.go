@@ -20,10 +20,11 @@ func (a *advert) canDeepen() bool {
 	return a.has("shallow")
 }
 
-// fetchRequest asks for commits. Nothing in it differs from task to task, nor does the order.
-func (a *advert) fetchRequest(wants []plumbing.Hash, depth int, tags bool) ([]byte, error) {
+// fetchRequest asks for commits. Nothing in it differs from task to task with the same have, nor does the order. have may be nil, and has to be before
+// version 2.
+func (a *advert) fetchRequest(wants []plumbing.Hash, depth int, tags bool, have *Have) ([]byte, error) {
 	if a.v2 {
-		return a.fetchV2(wants, depth, tags), nil
+		return a.fetchV2(wants, depth, tags, have), nil
 	}
 	return a.fetchV0(wants, depth, tags)
 }
@@ -52,18 +53,30 @@ func (a *advert) refsRequest(prefixes []string) []byte {
 	return r.Bytes()
 }
 
-func (a *advert) fetchV2(wants []plumbing.Hash, depth int, tags bool) []byte {
+func (a *advert) fetchV2(wants []plumbing.Hash, depth int, tags bool, have *Have) []byte {
 	r := a.command("fetch")
+	if have != nil {
+		r.linef("thin-pack")
+	}
 	r.linef("no-progress")
 	if tags {
 		r.linef("include-tag")
 	}
 	r.linef("ofs-delta")
+	if have != nil {
+		for _, h := range have.Shallow {
+			r.linef("shallow %s", h)
+		}
+		wants = append(slices.Clip(wants), have.Tags...)
+	}
 	if depth > 0 {
 		r.linef("deepen %d", depth)
 	}
 	for _, h := range wants {
 		r.linef("want %s", h)
+	}
+	if have != nil {
+		r.linef("have %s", have.Commit)
 	}
 	r.linef("done")
 	r.flush()

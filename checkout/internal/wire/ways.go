@@ -3,6 +3,7 @@ package wire
 import (
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -28,6 +29,18 @@ func (f *fetcher) exact(ctx context.Context) (string, error) {
 		if err != nil {
 			return false, err
 		}
+		if f.want.Have != nil && f.ad.v2 {
+			ok, said, err := f.get(ctx, []plumbing.Hash{f.want.SHA}, f.want.Depth, Pack{Source: source, Refs: tags, Thin: true})
+			if ok || ctx.Err() != nil {
+				return ok, err
+			}
+			f.log.Verbosef("with what is here it did not work, once more without: %s", whyNot(said, err))
+			f.want.Have = nil
+			f.drop()
+			if err := f.connect(ctx); err != nil {
+				return false, err
+			}
+		}
 		ad := f.ad
 		ok, said, err := f.get(ctx, []plumbing.Hash{f.want.SHA}, f.want.Depth, Pack{Source: source, Refs: tags})
 		switch {
@@ -49,6 +62,16 @@ func (f *fetcher) exact(ctx context.Context) (string, error) {
 	}
 	f.log.Verbosef("commit %.8s is from %s (%s)", f.want.SHA, f.u, source)
 	return source, nil
+}
+
+func whyNot(said string, err error) string {
+	switch {
+	case err != nil:
+		return err.Error()
+	case said != "":
+		return strconv.Quote(said)
+	}
+	return "a pack without it"
 }
 
 // gives tells whether a commit may be asked for by name. Before version 2 a client must not ask for what is not

@@ -3,15 +3,19 @@ package worktree
 import (
 	"bytes"
 	"fmt"
-	"slices"
 	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
 
 	"run-task/checkout/internal/treepath"
 )
 
+const attributesName = ".gitattributes"
+
 // attributes remembers the first .gitattributes file that asks for each kind of conversion.
 type attributes struct {
 	crlf, encoding, ident, filter string
+	lfs                           bool // Git LFS is in use
 }
 
 // parse looks for attributes that would change content at checkout (gitattributes(5)). Whether their patterns match a file is
@@ -20,6 +24,7 @@ func (a *attributes) parse(path string, data []byte) {
 	for line := range bytes.Lines(data) {
 		for _, word := range words(string(line)) {
 			key, value, _ := strings.Cut(word, "=")
+			a.lfs = a.lfs || word == "filter=lfs"
 			var first *string
 			switch {
 			case word == "eol=crlf":
@@ -63,13 +68,19 @@ func words(line string) []string {
 	return strings.FieldsFunc(line[end:], func(r rune) bool { return strings.ContainsRune(" \t\r\n", r) })
 }
 
-// isPointer recognises a Git LFS pointer file by its first line; the specification bounds it to 1024 bytes.
+// maxPointer is the bound that Git LFS has for its pointer files.
+const maxPointer = 1024
+
+// isPointer recognises a Git LFS pointer file by its first line.
 func isPointer(head []byte, size int64) bool {
-	return size < 1024 && bytes.HasPrefix(head, []byte("version https://git-lfs.github.com/spec/v1\n"))
+	return size < maxPointer && bytes.HasPrefix(head, []byte("version https://git-lfs.github.com/spec/v1\n"))
 }
 
 // warnings says what git, with everything that it may call, would have done and Write did not.
-func warnings(p *plan, mounts []string) (all []string) {
+func (p *plan) warnings() (all []string, err error) {
+	if err := p.lookForPointers(); err != nil {
+		return nil, err
+	}
 	for _, c := range []struct{ path, what string }{
 		{p.attributes.crlf, "eol=crlf: files are written with the repository's line ends"},
 		{p.attributes.encoding, "working-tree-encoding: files are written in UTF-8, as the repository has them"},
@@ -85,24 +96,44 @@ func warnings(p *plan, mounts []string) (all []string) {
 		paths []string
 	}{
 		{"Git LFS pointers, what they stand for is not fetched", p.paths(func(f *file) bool { return f.lfs })},
-		{"submodules, left as empty directories", p.paths(func(f *file) bool { return f.mode == treepath.Gitlink })},
-		{"mount points among what is not in the commit, left alone", slices.Sorted(slices.Values(mounts))},
+		{"submodules, left as empty directories", p.paths(func(f *file) bool { return f.Mode == treepath.Gitlink })},
 	} {
-		if len(c.paths) > 0 {
-			more := ""
-			if len(c.paths) > 1 {
-				more = " and others"
-			}
-			all = append(all, fmt.Sprintf("%d %s: %q%s", len(c.paths), c.what, c.paths[0], more))
-		}
+		all = append(all, class(c.what, c.paths)...)
 	}
-	return all
+	return all, nil
+}
+
+// lookForPointers reads the files that nobody had to read so far.
+func (p *plan) lookForPointers() error {
+	for i := range p.files {
+		f := &p.files[i]
+		if !p.attributes.lfs || !f.known || !f.keep || f.Mode != treepath.File || f.Stat.Size() > maxPointer {
+			continue
+		}
+		data, err := readAs(p.objects, plumbing.BlobObject, f.ID)
+		if err != nil {
+			return err
+		}
+		f.lfs = isPointer(data, int64(len(data)))
+	}
+	return nil
+}
+
+// class is one line about all of some paths, none if there are none.
+func class(what string, paths []string) []string {
+	switch len(paths) {
+	case 0:
+		return nil
+	case 1:
+		return []string{fmt.Sprintf("1 %s: %q", what, paths[0])}
+	}
+	return []string{fmt.Sprintf("%d %s: %q and others", len(paths), what, paths[0])}
 }
 
 func (p *plan) paths(which func(*file) bool) (all []string) {
 	for i := range p.files {
 		if which(&p.files[i]) {
-			all = append(all, p.files[i].path)
+			all = append(all, p.files[i].Path)
 		}
 	}
 	return all

@@ -2,9 +2,11 @@ package worktree
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"golang.org/x/sys/unix"
@@ -19,6 +21,7 @@ import (
 type Early struct {
 	root   *fsx.Dir
 	commit plumbing.Hash
+	count  atomic.Int64 // files that are whole
 
 	mu      sync.Mutex
 	stopped bool
@@ -178,6 +181,7 @@ func (e *Early) blob(o pack.Object) error {
 	for _, f := range files {
 		if err == nil {
 			err = d.write(e.root, f, o.Data)
+			e.count.Add(1)
 		}
 	}
 	e.mu.Lock()
@@ -226,6 +230,14 @@ func (d *earlyDir) close(root *fsx.Dir) {
 	d.Dir = nil
 }
 
+// Written tells how many files there are so far, for a line of progress: "" if none.
+func (e *Early) Written() string {
+	if e == nil || e.count.Load() == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %d files written", e.count.Load())
+}
+
 // Close is called when the pack has come.
 func (e *Early) Close() {
 	for _, d := range e.idle {
@@ -257,8 +269,8 @@ func (e *Early) wrote(f *file, st fsx.Stat) bool {
 	if e == nil {
 		return false
 	}
-	w := e.files[f.path]
-	if w == nil || w.id != f.id || w.mode != f.mode || w.st != st {
+	w := e.files[f.Path]
+	if w == nil || w.id != f.ID || w.mode != f.Mode || w.st != st {
 		return false
 	}
 	f.lfs = w.lfs

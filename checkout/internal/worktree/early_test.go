@@ -8,7 +8,6 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 
-	"run-task/checkout/internal/odb"
 	"run-task/checkout/internal/pack"
 	"run-task/internal/fail"
 )
@@ -20,7 +19,7 @@ func (w *work) takeEarly(r repo, commit plumbing.Hash, list string, args ...stri
 	defer early.Close()
 	stream := r.git(list, append([]string{"pack-objects", "-q", "--stdout"}, args...)...)
 	var err error
-	w.store, err = odb.Receive(ctx, openDir(w.t, w.path(".git/objects/pack")), strings.NewReader(stream), pack.Options{Object: early.Object})
+	w.store, err = receive(ctx, openDir(w.t, w.path(".git/objects/pack")), strings.NewReader(stream), pack.Options{Object: early.Object})
 	if err == nil {
 		w.t.Cleanup(func() { w.store.Close() })
 	}
@@ -125,7 +124,7 @@ func TestEarlyHostileTrees(t *testing.T) {
 			t.Errorf("%s: %d files written", name, n)
 		}
 		if name != "bomb" { // that takes it a while
-			if _, err := w.store.Verify(ctx, commit, nil); fail.Of(err) != fail.BadData {
+			if err := w.store.Verify(ctx, commit, nil); fail.Of(err) != fail.BadData {
 				t.Errorf("%s: %v", name, err)
 			}
 		}

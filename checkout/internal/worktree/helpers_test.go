@@ -150,7 +150,7 @@ func (w *work) take(r repo, commit plumbing.Hash) {
 	dir := openDir(w.t, filepath.Join(w.dir, ".git/objects/pack"))
 	pack := r.git(commit.String()+"\n", "pack-objects", "-q", "--stdout", "--revs", "--delta-base-offset")
 	var err error
-	if w.store, err = odb.Receive(ctx, dir, strings.NewReader(pack), plain); err != nil {
+	if w.store, err = receive(ctx, dir, strings.NewReader(pack), plain); err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { w.store.Close() })
@@ -160,7 +160,7 @@ func (w *work) take(r repo, commit plumbing.Hash) {
 func (w *work) checkout(r repo, commit plumbing.Hash, o Options) (Summary, error) {
 	w.t.Helper()
 	w.take(r, commit)
-	if _, err := w.store.Verify(ctx, commit, nil); err != nil {
+	if err := w.store.Verify(ctx, commit, nil); err != nil {
 		return Summary{}, err
 	}
 	return w.write(commit, o)
@@ -255,10 +255,15 @@ func modes(t testing.TB, dir string) string {
 func storeOf(t testing.TB, r repo, list string) *odb.Store {
 	t.Helper()
 	dir := openDir(t, t.TempDir())
-	s, err := odb.Receive(ctx, dir, strings.NewReader(r.git(list, "pack-objects", "-q", "--stdout")), plain)
+	s, err := receive(ctx, dir, strings.NewReader(r.git(list, "pack-objects", "-q", "--stdout")), plain)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
 	return s
+}
+
+func receive(ctx context.Context, dir *fsx.Dir, r io.Reader, o pack.Options) (*odb.Store, error) {
+	s := &odb.Store{}
+	return s, s.Receive(ctx, dir, r, o)
 }

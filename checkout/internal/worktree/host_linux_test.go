@@ -16,7 +16,6 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"golang.org/x/sys/unix"
 
-	"run-task/checkout/internal/odb"
 	"run-task/internal/fail"
 	"run-task/internal/logs"
 )
@@ -87,7 +86,7 @@ func TestMountPoints(t *testing.T) {
 	}
 	write(t, w.path("stray/deep/strayfile"), "x", 0o644)
 	sum := w.must(r, c, Options{})
-	if sum.Removed != 4 || !slices.Contains(sum.Warnings, `4 mount points among what is not in the commit, left alone: "mem" and others`) {
+	if sum.Removed != 4 || !slices.Contains(sum.Mounts, `4 mount points among what is not in the commit, left alone: "mem" and others`) {
 		t.Errorf("%+v\n%s", sum, w.out.String())
 	}
 	for _, name := range []string{"vol/sub/precious", "stray/deep/vol/sub/precious", "stray/mounted file", "mem/precious"} {
@@ -133,7 +132,7 @@ func TestFullAndReadOnlyDisks(t *testing.T) {
 	}
 	r.write("big", string(random), 0o644)
 	pack := r.git(r.commitAll().String()+"\n", "pack-objects", "-q", "--stdout", "--revs")
-	if _, err := odb.Receive(ctx, d, strings.NewReader(pack), plain); !errors.Is(err, unix.ENOSPC) || fail.Of(err) != fail.IO {
+	if _, err := receive(ctx, d, strings.NewReader(pack), plain); !errors.Is(err, unix.ENOSPC) || fail.Of(err) != fail.IO {
 		t.Error(err)
 	}
 	if names, _ := d.Names(); len(names) != 0 {
@@ -214,7 +213,7 @@ func TestForeignOwned(t *testing.T) {
 		cs.prep(w)
 		_, tree, _ := w.store.Commit(c)
 		again(t, binary, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}},
-			"WORKTREE_DIR="+dir, "WORKTREE_PACK="+w.store.Name(), "WORKTREE_TREE="+tree.String(), "WORKTREE_WANT="+cs.want, "TMPDIR="+base)
+			"WORKTREE_DIR="+dir, "WORKTREE_PACK="+w.store.Names()[0], "WORKTREE_TREE="+tree.String(), "WORKTREE_WANT="+cs.want, "TMPDIR="+base)
 		var st unix.Stat_t
 		if err := unix.Lstat(w.path("README"), &st); err != nil || cs.want == "" && st.Uid != uid {
 			t.Errorf("%d: README belongs to uid %d: %v", i, st.Uid, err)
@@ -235,7 +234,7 @@ func asOther(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	defer pack.Close()
-	s, err := odb.Receive(ctx, openDir(t, t.TempDir()), pack, plain)
+	s, err := receive(ctx, openDir(t, t.TempDir()), pack, plain)
 	if err != nil {
 		t.Fatal(err)
 	}

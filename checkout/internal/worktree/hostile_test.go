@@ -12,7 +12,9 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 
+	"run-task/checkout/internal/index"
 	"run-task/internal/fail"
+	"run-task/internal/fsx"
 	"run-task/internal/logs"
 )
 
@@ -63,7 +65,7 @@ func TestHostileTrees(t *testing.T) {
 		list := r.git("", "cat-file", "--batch-all-objects", "--batch-check=%(objectname)")
 		c := r.id("", "commit-tree", "-m", "m", tree.String())
 		s := storeOf(t, r, list+c.String()+"\n")
-		_, verr := s.Verify(ctx, c, nil)
+		verr := s.Verify(ctx, c, nil)
 		if strings.HasPrefix(rule, "link ") && rule > "link 1" && rule < "link 5" {
 			verr = fail.Errorf(fail.BadData, "Verify does not read blobs")
 		}
@@ -182,7 +184,7 @@ func TestIndexThatIsADirectory(t *testing.T) {
 
 func TestIndexSize(t *testing.T) {
 	for size, want := range map[int64]uint32{0: 0, 1: 1, 1<<32 - 1: 1<<32 - 1, 1 << 32: 1 << 31, 1<<32 + 5: 5, 3 << 32: 1 << 31} {
-		if got := indexSize(size); got != want {
+		if got := index.StatOf(fsx.Stat{Size: size}).Size(); got != want {
 			t.Errorf("%d: %d", size, got)
 		}
 	}
@@ -200,7 +202,7 @@ func TestIndexOfAHugeFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := writeIndex(w.gitdir, &plan{files: []file{{path: "huge", mode: 0o100644, st: st}}, top: &node{files: 1}}); err != nil {
+	if err := writeIndex(w.gitdir, &plan{files: []file{{Entry: index.Entry{Path: "huge", Mode: 0o100644, Stat: index.StatOf(st)}}}, top: &index.Tree{Files: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	// The times must not make git read it: it would if the file were as new as the index.

@@ -55,7 +55,7 @@ func (p *plan) throughLink(path string) error {
 		if c != '/' || i == 0 {
 			continue
 		}
-		if f, _ := p.find(path[:i]); f != nil && f.mode == treepath.Link {
+		if f := p.find(path[:i]); f != nil && f.Mode == treepath.Link {
 			return errors.New("goes through a symbolic link")
 		}
 	}

@@ -4,41 +4,34 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"sort"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
+	"run-task/checkout/internal/index"
 	"run-task/checkout/internal/odb"
 	"run-task/checkout/internal/treepath"
 	"run-task/internal/fail"
-	"run-task/internal/fsx"
 )
 
-// file is one entry of the index.
+// file is one entry of the index, and what becomes of it.
 type file struct {
-	path  string
-	mode  uint32 // canonical
-	id    plumbing.Hash
-	link  string // a link's target
+	index.Entry
+	link  string // a link's target, "" if it was not read
 	keep  bool   // what stands there is right
 	early bool   // because Early wrote it
+	known bool   // Stat is from a time when what stood there was right
 	lfs   bool   // content is a Git LFS pointer
-	st    fsx.Stat
-}
-
-// node is a directory of the tree, for the index's TREE extension.
-type node struct {
-	path  string
-	id    plumbing.Hash
-	files int // directly in it
-	subs  []*node
 }
 
 // plan is all that the worktree shall hold, made and checked before anything is touched.
 type plan struct {
+	objects    Source
 	files      []file // in the index's order, which is that of walking the tree
-	top        *node
+	top        *index.Tree
+	same       bool // as the earlier run's
 	attributes attributes
 	modules    []byte // the content of .gitmodules
 }
@@ -46,49 +39,114 @@ type plan struct {
 // maxTarget is PATH_MAX without its NUL: no longer target can be made.
 const maxTarget = 4095
 
-func makePlan(ctx context.Context, tree plumbing.Hash, objects Source) (*plan, error) {
-	p := &plan{top: &node{id: tree}}
-	stack := []*node{p.top}
+// level is a directory that makePlan is in.
+type level struct {
+	path     string // "" or ends with "/"
+	dir, old *index.Tree
+}
+
+// makePlan walks the tree, but for the directories that are as the earlier run left them: those were checked then.
+func makePlan(ctx context.Context, tree plumbing.Hash, objects Source, old *Old) (*plan, error) {
+	p := &plan{objects: objects, top: &index.Tree{ID: tree}}
+	if old != nil && old.Top.ID == tree {
+		p.same, p.top = true, &index.Tree{}
+		p.carry(p.top, old.Top, old)
+		return p, nil
+	}
+	stack := []level{{dir: p.top}}
+	if old != nil {
+		stack[0].old = old.Top
+	}
 	read := func(id plumbing.Hash) ([]byte, error) {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 		return readAs(objects, plumbing.TreeObject, id)
 	}
+	leave := func() {
+		in := stack[len(stack)-1].dir
+		in.Files = len(p.files) - in.First
+		stack = stack[:len(stack)-1]
+	}
 	err := treepath.Walk(tree, read, func(path string, e treepath.Entry) error {
-		for len(stack) > 1 && !strings.HasPrefix(path, stack[len(stack)-1].path+"/") {
-			stack = stack[:len(stack)-1]
+		for !strings.HasPrefix(path, stack[len(stack)-1].path) {
+			leave()
 		}
-		dir := stack[len(stack)-1]
+		in := stack[len(stack)-1]
 		if e.Mode == treepath.Dir {
-			sub := &node{path: path, id: e.ID}
-			dir.subs = append(dir.subs, sub)
-			stack = append(stack, sub)
+			sub, was := &index.Tree{Name: e.Name, ID: e.ID, First: len(p.files)}, in.old.Sub(e.Name)
+			in.dir.Subs = append(in.dir.Subs, sub)
+			if was != nil && was.ID == e.ID {
+				p.carry(sub, was, old)
+				return treepath.SkipDir
+			}
+			stack = append(stack, level{path + "/", sub, was})
 			return nil
 		}
-		dir.files++
-		f := file{path: path, mode: e.Mode, id: e.ID}
-		if err := p.look(&f, e.Name, objects); err != nil {
+		f := file{Entry: index.Entry{Path: path, Mode: e.Mode, ID: e.ID}}
+		if err := p.look(&f, e.Name); err != nil {
 			return fmt.Errorf("path %q: %w", path, err)
+		}
+		if was := old.find(in.old, path); was != nil && was.Mode == e.Mode && was.ID == e.ID {
+			f.known, f.Stat = old.trusts(was), was.Stat
 		}
 		p.files = append(p.files, f)
 		return nil
 	})
+	for len(stack) > 0 {
+		leave()
+	}
 	if err == nil {
 		err = p.checkModules(p.modules)
+	}
+	if err == nil && old != nil {
+		err = p.lookAgain()
 	}
 	return p, err
 }
 
+// carry takes a directory and all below it over from the earlier run.
+func (p *plan) carry(to, was *index.Tree, old *Old) {
+	shift := len(p.files) - was.First
+	for i := range was.Files {
+		e := &old.Entries[was.First+i]
+		p.files = append(p.files, file{Entry: *e, known: old.trusts(e)})
+	}
+	moved(to, was, shift)
+}
+
+func moved(to, was *index.Tree, shift int) {
+	*to = *was
+	to.First += shift
+	to.Subs = make([]*index.Tree, len(was.Subs))
+	for i, sub := range was.Subs {
+		to.Subs[i] = &index.Tree{}
+		moved(to.Subs[i], sub, shift)
+	}
+}
+
+// lookAgain reads what warnings depend on in files that were taken over.
+func (p *plan) lookAgain() error {
+	for i := range p.files {
+		f := &p.files[i]
+		if path.Base(f.Path) == attributesName && f.Mode != treepath.Link {
+			if err := p.look(f, attributesName); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // look reads what must be known of a file's content beforehand: links' targets, so that impossible ones are refused before anything is
 // written, and attributes. A .gitattributes that is a link is not followed, as in git.
-func (p *plan) look(f *file, name string, objects Source) error {
-	attributes := name == ".gitattributes" && f.mode != treepath.Gitlink
-	modules := f.path == ".gitmodules" && f.mode != treepath.Gitlink
-	if f.mode != treepath.Link && !attributes && !modules {
+func (p *plan) look(f *file, name string) error {
+	attributes := name == attributesName && f.Mode != treepath.Gitlink
+	modules := f.Path == ".gitmodules" && f.Mode != treepath.Gitlink
+	if f.Mode != treepath.Link && !attributes && !modules {
 		return nil
 	}
-	data, err := readAs(objects, plumbing.BlobObject, f.id)
+	data, err := readAs(p.objects, plumbing.BlobObject, f.ID)
 	large := errors.Is(err, odb.ErrLarge)
 	switch {
 	case large && modules:
@@ -99,8 +157,8 @@ func (p *plan) look(f *file, name string, objects Source) error {
 		return err
 	case modules: // never a link: treepath sees to that
 		p.modules = data
-	case f.mode != treepath.Link:
-		p.attributes.parse(f.path, data)
+	case f.Mode != treepath.Link:
+		p.attributes.parse(f.Path, data)
 	case len(data) == 0 || len(data) > maxTarget || strings.Contains(string(data), "\x00"):
 		return fail.Errorf(fail.BadData, "no symbolic link can have this target: it is empty, has a NUL or is longer than %d bytes", maxTarget)
 	default:
@@ -109,17 +167,26 @@ func (p *plan) look(f *file, name string, objects Source) error {
 	return nil
 }
 
-// find is the file at a path, nil if there is none, and whether there are files below it.
-func (p *plan) find(path string) (f *file, dir bool) {
-	if i := p.search(path); i < len(p.files) && p.files[i].path == path {
-		f = &p.files[i]
+// target is where a link leads.
+func (p *plan) target(f *file) (string, error) {
+	if f.link == "" {
+		if err := p.look(f, ""); err != nil {
+			return "", err
+		}
 	}
-	i := p.search(path + "/")
-	return f, i < len(p.files) && strings.HasPrefix(p.files[i].path, path+"/")
+	return f.link, nil
+}
+
+// find is the file at a path, nil if there is none.
+func (p *plan) find(path string) *file {
+	if i := p.search(path); i < len(p.files) && p.files[i].Path == path {
+		return &p.files[i]
+	}
+	return nil
 }
 
 func (p *plan) search(path string) int {
-	return sort.Search(len(p.files), func(i int) bool { return p.files[i].path >= path })
+	return sort.Search(len(p.files), func(i int) bool { return p.files[i].Path >= path })
 }
 
 func readAs(objects Source, want plumbing.ObjectType, id plumbing.Hash) ([]byte, error) {

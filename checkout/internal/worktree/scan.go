@@ -1,17 +1,21 @@
 package worktree
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"path"
+	"runtime"
 	"slices"
+	"sync"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"golang.org/x/sys/unix"
 
+	"run-task/checkout/internal/index"
 	"run-task/checkout/internal/treepath"
 	"run-task/internal/fail"
 	"run-task/internal/fsx"
@@ -29,11 +33,56 @@ type scan struct {
 	uid      uint32
 	progress *logs.Progress
 	early    *Early
+	others   *others
+	found
+	buf []byte
+}
 
+// found is what a scan has found.
+type found struct {
 	remove  []string // paths; none lies below another
 	mounts  []string // strays that stay
+	changed bool     // the plan's metadata are not those of the index that is there
 	checked int
-	buf     []byte
+}
+
+func (f *found) add(more found) {
+	f.remove, f.mounts = append(f.remove, more.remove...), append(f.mounts, more.mounts...)
+	f.changed = f.changed || more.changed
+}
+
+// others are goroutines that scan directories of the plan at the same time, each with a scan of its own.
+type others struct {
+	free chan struct{}
+	mu   sync.Mutex
+	found
+	err error
+}
+
+// start lets another goroutine scan, if one is free.
+func (s *scan) start(wait *sync.WaitGroup, descend func(*scan) error) bool {
+	select {
+	case s.others.free <- struct{}{}:
+	default:
+		return false
+	}
+	wait.Go(func() {
+		one := *s
+		one.found, one.buf = found{}, nil
+		err := descend(&one)
+		<-s.others.free
+		s.others.mu.Lock()
+		defer s.others.mu.Unlock()
+		s.others.add(one.found)
+		s.others.err = cmp.Or(s.others.err, err)
+	})
+	return true
+}
+
+// child is what the plan has at a name: a file, link or submodule, or a directory.
+type child struct {
+	file *file
+	dir  *index.Tree
 }
 
 // place is an open directory, and what decides whether names in it can be removed.
@@ -44,7 +93,8 @@ type place struct {
 }
 
 func newScan(ctx context.Context, p *plan, o Options, progress *logs.Progress) *scan {
-	return &scan{ctx: ctx, plan: p, clean: o.Clean, keep: o.Keep, uid: uint32(os.Geteuid()), progress: progress, early: o.Early, buf: make([]byte, 128<<10)}
+	return &scan{ctx: ctx, plan: p, clean: o.Clean, keep: o.Keep, uid: uint32(os.Geteuid()), progress: progress, early: o.Early,
+		others: &others{free: make(chan struct{}, runtime.GOMAXPROCS(0)-1)}}
 }
 
 func (s *scan) notOurs(name string, owner uint32) error {
@@ -61,16 +111,43 @@ func (s *scan) top(root *fsx.Dir) error {
 	if err := s.writable(root, ".", st); err != nil {
 		return err
 	}
-	return s.tracked(place{root, "", st})
+	if err := cmp.Or(s.tracked(place{root, "", st}, s.plan.top), s.others.err); err != nil {
+		return err
+	}
+	s.add(s.others.found)
+	slices.Sort(s.remove)
+	return nil
 }
 
-// tracked scans a directory in which the plan has files, or a submodule's.
-func (s *scan) tracked(in place) error {
+// children are the names that the plan has in a directory.
+func (p *plan) children(dir *index.Tree, prefix string) map[string]child {
+	all := make(map[string]child, len(dir.Subs))
+	subs := dir.Subs
+	for i := dir.First; i < dir.First+dir.Files; {
+		if len(subs) > 0 && subs[0].First == i {
+			all[subs[0].Name] = child{dir: subs[0]}
+			i += subs[0].Files
+			subs = subs[1:]
+			continue
+		}
+		all[p.files[i].Path[len(prefix):]] = child{file: &p.files[i]}
+		i++
+	}
+	return all
+}
+
+// tracked scans a directory of the plan's, or a submodule's: then dir is nil.
+func (s *scan) tracked(in place, dir *index.Tree) error {
 	names, err := in.Names()
 	if err != nil {
 		return err
 	}
-	slices.Sort(names)
+	var known map[string]child
+	if dir != nil {
+		known = s.plan.children(dir, in.prefix)
+	}
+	var wait sync.WaitGroup // those that use in
+	defer wait.Wait()
 	for _, name := range names {
 		if in.prefix == "" && name == ".git" {
 			continue
@@ -85,23 +162,31 @@ func (s *scan) tracked(in place) error {
 		if err != nil {
 			return err
 		}
-		if err := s.one(in, name, st); err != nil {
+		is := known[name]
+		if is.dir != nil && st.IsDir() && s.start(&wait, func(one *scan) error { return one.descend(in, name, st, is.dir) }) {
+			continue
+		}
+		if err := s.one(in, name, st, is); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *scan) one(in place, name string, st fsx.Stat) error {
-	f, dir := s.plan.find(in.prefix + name)
-	submodule := f != nil && f.mode == treepath.Gitlink
+func (s *scan) one(in place, name string, st fsx.Stat, is child) error {
+	f := is.file
+	submodule := f != nil && f.Mode == treepath.Gitlink
 	switch {
-	case (dir || submodule) && st.IsDir():
-		if submodule && s.clean == None {
-			return nil
+	case (is.dir != nil || submodule) && st.IsDir():
+		if submodule {
+			f.keep = true
+			s.restat(f, st)
+			if s.clean == None {
+				return nil
+			}
 		}
-		return s.descend(in, name, st)
-	case dir || submodule:
+		return s.descend(in, name, st, is.dir)
+	case is.dir != nil || submodule:
 		return s.inTheWay(in, name, st)
 	case f != nil:
 		var err error
@@ -116,7 +201,14 @@ func (s *scan) one(in place, name string, st fsx.Stat) error {
 	return nil
 }
 
-func (s *scan) descend(in place, name string, st fsx.Stat) error {
+// restat notes what the metadata of a file are now, which is right.
+func (s *scan) restat(f *file, st fsx.Stat) {
+	now := index.StatOf(st)
+	s.changed = s.changed || f.Stat != now
+	f.Stat = now
+}
+
+func (s *scan) descend(in place, name string, st fsx.Stat, dir *index.Tree) error {
 	full := in.prefix + name
 	if slices.Contains(s.keep, full) {
 		return mountError(full, nil)
@@ -132,7 +224,7 @@ func (s *scan) descend(in place, name string, st fsx.Stat) error {
 	if err := s.writable(sub, full, st); err != nil {
 		return err
 	}
-	return s.tracked(place{sub, full + "/", st})
+	return s.tracked(place{sub, full + "/", st}, dir)
 }
 
 func mountError(name string, err error) error {
@@ -212,7 +304,7 @@ func (s *scan) inside(in place, name string, st fsx.Stat) (mounted bool, err err
 // enter opens a directory; one of ours that lacks permissions gets them first.
 func (s *scan) enter(in place, name string, st fsx.Stat) (*fsx.Dir, error) {
 	err := error(nil)
-	if s.uid == 0 || s.uid == st.UID {
+	if (s.uid == 0 || s.uid == st.UID) && st.Perm()&0o700 != 0o700 {
 		err = in.MakeWritable(name)
 	}
 	var sub *fsx.Dir
@@ -225,7 +317,11 @@ func (s *scan) enter(in place, name string, st fsx.Stat) (*fsx.Dir, error) {
 	return sub, err
 }
 
+// writable is about directories of others: ours have been made writable.
 func (s *scan) writable(d *fsx.Dir, name string, st fsx.Stat) error {
+	if s.uid == st.UID {
+		return nil
+	}
 	err := d.Writable()
 	if errors.Is(err, fs.ErrPermission) {
 		return s.notOurs(name, st.UID)
@@ -233,30 +329,46 @@ func (s *scan) writable(d *fsx.Dir, name string, st fsx.Stat) error {
 	return err
 }
 
-// right says whether a file is what git would have written, whatever its times say: type, x bit and content, and it is ours
-// alone, so that nobody changes it through another link or as its owner.
+// right says whether a file is what git would have written: type, x bit and content, and it is ours alone, so that nobody changes it through another
+// link or as its owner. Metadata that are still those of an earlier run say so, too.
 func (s *scan) right(in place, name string, f *file, st fsx.Stat) (bool, error) {
-	s.checked++
-	s.progress.Updatef("%d of %d files compared", s.checked, len(s.plan.files))
+	if s.checked++; s.checked%100 == 0 {
+		s.progress.Updatef("comparing files, %d in all, now %q", len(s.plan.files), in.prefix+name)
+	}
 	if st.UID != s.uid || st.Nlink != 1 {
 		return false, nil
 	}
-	if f.mode == treepath.Link {
-		if !st.IsSymlink() {
-			return false, nil
-		}
-		target, err := in.Readlink(name)
-		f.st = st
-		return target == f.link, err
+	if f.Mode == treepath.Link {
+		return s.sameTarget(in, name, f, st)
 	}
 	if s.early.wrote(f, st) {
-		f.st, f.early = st, true
+		s.restat(f, st)
+		f.early = true
 		return true, nil
 	}
-	if !st.IsRegular() || st.Perm()&0o7000 != 0 || st.Perm()&0o100 != 0 != (f.mode == treepath.Exec) {
+	if !st.IsRegular() || st.Perm()&0o7000 != 0 || st.Perm()&0o100 != 0 != (f.Mode == treepath.Exec) {
 		return false, nil
 	}
+	if f.known && f.Stat == index.StatOf(st) {
+		return true, nil
+	}
 	return s.sameContent(in, name, f)
+}
+
+func (s *scan) sameTarget(in place, name string, f *file, st fsx.Stat) (bool, error) {
+	if !st.IsSymlink() {
+		return false, nil
+	}
+	if f.known && f.Stat == index.StatOf(st) {
+		return true, nil
+	}
+	want, err := s.plan.target(f)
+	if err != nil {
+		return false, err
+	}
+	target, err := in.Readlink(name)
+	s.restat(f, st)
+	return target == want, err
 }
 
 func (s *scan) sameContent(in place, name string, f *file) (bool, error) {
@@ -271,6 +383,9 @@ func (s *scan) sameContent(in place, name string, f *file) (bool, error) {
 	before, err := fsx.FileStat(r)
 	if err != nil || !before.IsRegular() {
 		return false, err
+	}
+	if s.buf == nil {
+		s.buf = make([]byte, 128<<10)
 	}
 	h := plumbing.NewHasher(plumbing.BlobObject, before.Size)
 	for size := int64(0); size <= before.Size; {
@@ -289,8 +404,9 @@ func (s *scan) sameContent(in place, name string, f *file) (bool, error) {
 			return false, context.Cause(s.ctx)
 		}
 	}
-	f.st, err = fsx.FileStat(r)
-	return h.Sum() == f.id && f.st == before, err
+	after, err := fsx.FileStat(r)
+	s.restat(f, after)
+	return h.Sum() == f.ID && after == before, err
 }
 
 // delete removes what the scan found, and says so where --verbose asks.

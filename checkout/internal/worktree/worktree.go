@@ -10,11 +10,13 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"golang.org/x/sys/unix"
 
+	"run-task/checkout/internal/index"
 	"run-task/checkout/internal/odb"
 	"run-task/checkout/internal/treepath"
 	"run-task/internal/fsx"
@@ -43,8 +45,10 @@ type Options struct {
 	Keep  []string // paths that are somebody else's, such as a cache inside the worktree: they and what is below them are not looked at
 
 	Early *Early // what it wrote into root is right, if nil nothing was
+	Old   *Old   // what an earlier Write left here, nil if nobody knows
 
-	// Begin, if not nil, is called when all that can be refused was looked at and before anything is changed. Its error ends Write.
+	// Begin, if not nil, is called when all that can be refused was looked at and before anything is changed, and not at all if nothing is to be.
+	// Its error ends Write.
 	Begin func() error
 }
 
@@ -55,11 +59,13 @@ func IsLostAndFound(name string, st fsx.Stat) bool {
 
 // Summary is what Write did.
 type Summary struct {
-	Files    int   // of the tree, links included, submodules not
-	Written  int   // of them, because they were missing or not right
-	Removed  int   // strays and what was replaced; a directory counts once
-	Bytes    int64 // written
-	Warnings []string
+	Files    int      // of the tree, links included, submodules not
+	Written  int      // of them, because they were missing or not right
+	Removed  int      // strays and what was replaced; a directory counts once
+	Bytes    int64    // written
+	Changed  bool     // something was, if only the index
+	Warnings []string // about the tree
+	Mounts   []string // a warning about what is in the directory
 }
 
 // Write brings root to exactly tree and then writes gitdir's "index", atomically; root's .git is not touched otherwise. A
@@ -70,10 +76,10 @@ type Summary struct {
 // (fail.BadData), if something that has to go belongs to another uid (fail.PurgeCache) or is a mount point or kept (fail.Usage). Mount
 // points among strays are left alone. Full and read-only disks are fail.IO; ctx ends it between files.
 //
-// Summary.Warnings has one line for each class of thing that git would have done and Write does not: it is for the caller to
+// Summary.Warnings and Mounts have one line for each class of thing that git would have done and Write does not: they are for the caller to
 // print. .gitattributes are read, but no content is converted.
 func Write(ctx context.Context, log *logs.Log, root, gitdir *fsx.Dir, tree plumbing.Hash, objects Source, o Options) (Summary, error) {
-	p, err := makePlan(ctx, tree, objects)
+	p, err := makePlan(ctx, tree, objects, o.Old)
 	if err != nil {
 		return Summary{}, err
 	}
@@ -83,7 +89,10 @@ func Write(ctx context.Context, log *logs.Log, root, gitdir *fsx.Dir, tree plumb
 	if err := s.top(root); err != nil {
 		return Summary{}, err
 	}
-	if o.Begin != nil {
+	w := &writer{ctx: ctx, root: root, plan: p, progress: progress}
+	w.sum.Mounts = class("mount points among what is not in the commit, left alone", slices.Sorted(slices.Values(s.mounts)))
+	w.sum.Changed = !p.same || s.changed || len(s.remove) > 0 || slices.ContainsFunc(p.files, func(f file) bool { return !f.keep })
+	if o.Begin != nil && w.sum.Changed {
 		if err := o.Begin(); err != nil {
 			return Summary{}, err
 		}
@@ -91,24 +100,26 @@ func Write(ctx context.Context, log *logs.Log, root, gitdir *fsx.Dir, tree plumb
 	if err := s.delete(log, root); err != nil {
 		return Summary{}, err
 	}
-	w := &writer{ctx: ctx, root: root, plan: p, objects: objects, progress: progress}
 	w.sum.Removed = len(s.remove)
 	defer w.close()
 	if err := w.all(); err != nil {
 		return w.sum, err
 	}
-	if err := writeIndex(gitdir, p); err != nil {
-		return w.sum, err
+	if p.same {
+		w.sum.Warnings = o.Old.Warnings
+	} else {
+		w.sum.Warnings, err = p.warnings()
 	}
-	w.sum.Warnings = warnings(p, s.mounts)
-	return w.sum, nil
+	if err == nil && w.sum.Changed {
+		err = writeIndex(gitdir, p)
+	}
+	return w.sum, err
 }
 
 type writer struct {
 	ctx      context.Context
 	root     *fsx.Dir
 	plan     *plan
-	objects  Source
 	progress *logs.Progress
 	sum      Summary
 
@@ -121,7 +132,7 @@ func (w *writer) all() error {
 	for _, links := range []bool{false, true} {
 		for i := range w.plan.files {
 			f := &w.plan.files[i]
-			if links != (f.mode == treepath.Link) {
+			if links != (f.Mode == treepath.Link) {
 				continue
 			}
 			if w.ctx.Err() != nil {
@@ -135,47 +146,61 @@ func (w *writer) all() error {
 	return nil
 }
 
-func (w *writer) one(f *file) (err error) {
-	if f.mode == treepath.Gitlink {
-		dir, err := w.open(f.path)
-		if err == nil {
-			f.st, err = dir.Stat()
-		}
-		return err
+func (w *writer) one(f *file) error {
+	if f.Mode != treepath.Gitlink {
+		w.sum.Files++
 	}
-	w.sum.Files++
 	if f.early {
 		w.sum.Written++
-		w.sum.Bytes += f.st.Size
+		w.sum.Bytes += int64(f.Stat.Size())
 	}
 	if f.keep {
 		return nil
 	}
-	dirName, name := path.Split(f.path)
+	if f.Mode == treepath.Gitlink {
+		dir, err := w.open(f.Path)
+		if err != nil {
+			return err
+		}
+		return f.restat(dir.Stat())
+	}
+	w.sum.Written++
+	dirName, name := path.Split(f.Path)
 	dir, err := w.open(strings.TrimSuffix(dirName, "/"))
 	if err != nil {
 		return err
 	}
-	if f.mode == treepath.Link {
-		if err := dir.Symlink(f.link, name); err != nil {
-			return err
-		}
-		f.st, err = dir.Lstat(name)
-	} else {
-		err = w.file(dir, name, f)
+	if f.Mode == treepath.Link {
+		return w.link(dir, name, f)
 	}
-	w.sum.Written++
+	return w.file(dir, name, f)
+}
+
+func (w *writer) link(dir *fsx.Dir, name string, f *file) error {
+	target, err := w.plan.target(f)
+	if err != nil {
+		return err
+	}
+	if err := dir.Symlink(target, name); err != nil {
+		return err
+	}
+	return f.restat(dir.Lstat(name))
+}
+
+// restat notes the metadata of what was just written.
+func (f *file) restat(st fsx.Stat, err error) error {
+	f.Stat = index.StatOf(st)
 	return err
 }
 
 func (w *writer) file(dir *fsx.Dir, name string, f *file) error {
-	data, err := readAs(w.objects, plumbing.BlobObject, f.id)
+	data, err := readAs(w.plan.objects, plumbing.BlobObject, f.ID)
 	large := errors.Is(err, odb.ErrLarge)
 	if err != nil && !large {
 		return err
 	}
 	perm := uint32(0o666)
-	if f.mode == treepath.Exec {
+	if f.Mode == treepath.Exec {
 		perm = 0o777
 	}
 	out, err := dir.OpenFile(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, perm)
@@ -183,12 +208,12 @@ func (w *writer) file(dir *fsx.Dir, name string, f *file) error {
 		return err
 	}
 	if large {
-		err = w.stream(out, f.id)
+		err = w.stream(out, f.ID)
 	} else {
 		_, err = counted{w, out}.Write(data)
 	}
 	if err == nil {
-		f.st, err = fsx.FileStat(out)
+		err = f.restat(fsx.FileStat(out))
 	}
 	f.lfs = isPointer(data, int64(len(data)))
 	return errors.Join(err, out.Close())
@@ -196,7 +221,7 @@ func (w *writer) file(dir *fsx.Dir, name string, f *file) error {
 
 // stream writes a blob that is too large to be held in memory.
 func (w *writer) stream(out *os.File, id plumbing.Hash) error {
-	_, _, r, err := w.objects.Reader(id)
+	_, _, r, err := w.plan.objects.Reader(id)
 	if err != nil {
 		return err
 	}
