@@ -3,21 +3,21 @@
 package checkout
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"run-task/checkout/internal/wire"
 	"run-task/checkout/internal/worktree"
 	"run-task/internal/fail"
-	"run-task/internal/fsx"
 	"run-task/internal/logs"
 )
 
@@ -29,8 +29,11 @@ type Repo struct {
 	SHA   string   // 40 hex digits
 	Hints []string // full names of refs that may lead to SHA where a server refuses to give it by itself
 	Depth int      // commits of history, 0 for all of it
-	Clean string   // "all" or "none": what happens to files that are not the commit's
+	Clean string   // "all", "keep-ignored" or "none": what happens to files that are not the commit's
 	Adopt bool     // clean Dir although run-task did not make it
+
+	Sparse   []string // directories; if there are any, only these and the files beside the way to them are wanted (git's cone mode)
+	ReadOnly bool     // leave the worktree without write permission
 }
 
 // Net is what the environment says about the network.
@@ -44,7 +47,7 @@ type Net struct {
 type Options struct {
 	Repos    []Repo
 	Keep     []string              // caches and volumes: where one is inside a checkout, it is neither cleaned nor in the way
-	MayClean func(dir string) bool // tells whether a directory that run-task did not make may be cleaned all the same: one in a checked cache or volume
+	MayClean func(dir string) bool // tells whether a cache or volume itself may be cleaned; what is in one always may
 	Net      Net
 }
 
@@ -81,12 +84,18 @@ func (o *Options) one(ctx context.Context, log *logs.Log, r *Repo) (Result, erro
 	if err != nil {
 		return Result{}, err
 	}
-	root, err := openRoot(dir)
+	root, mayClean, err := o.openRoot(dir)
 	if err != nil {
 		return Result{}, err
 	}
 	defer root.Close()
-	g, err := claim(ctx, log, root, kept(dir, o.Keep), r.Adopt || o.MayClean != nil && o.MayClean(dir))
+	keep := kept(cmp.Or(root.Real(), dir), o.Keep)
+	for _, name := range keep {
+		if first, _, _ := strings.Cut(name, "/"); first == gitName || first == asideName {
+			return Result{}, fail.Errorf(fail.Usage, "the cache or volume %q is in its .git, which is made anew", filepath.Join(dir, name)).WithHint("put it elsewhere")
+		}
+	}
+	g, err := claim(ctx, log, root, keep, r.Adopt || mayClean)
 	if err != nil {
 		return Result{}, err
 	}
@@ -104,24 +113,10 @@ func (o *Options) one(ctx context.Context, log *logs.Log, r *Repo) (Result, erro
 	if st, err := root.Stat(); err == nil && int(st.UID) != os.Getuid() {
 		log.Warnf("%q belongs to uid %d: git will not work there as uid %d, unless safe.directory names it", r.Dir, st.UID, os.Getuid())
 	}
-	for _, w := range slices.Concat(sum.Warnings, sum.Mounts) {
+	for _, w := range slices.Concat(sum.Warnings, sum.Notes) {
 		log.Warnf("%q: %s", r.Dir, w)
 	}
 	return res, nil
-}
-
-// openRoot opens the worktree's directory and makes it, with its parents, if it is missing. One of ours can be listed and changed then.
-func openRoot(dir string) (*fsx.Dir, error) {
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		if errors.Is(err, fs.ErrPermission) {
-			return nil, fail.Errorf(fail.IO, "make the directory: %w (uid %d)", err, os.Getuid()).WithHint("name the directory on the command line, so that it is made before the drop, or choose one that the user can write")
-		}
-		return nil, err
-	}
-	if info, err := os.Stat(dir); err == nil && info.Mode()&0o700 != 0o700 {
-		os.Chmod(dir, info.Mode()|0o700) // if it is not ours, what comes next fails
-	}
-	return fsx.Open(dir)
 }
 
 // bring gets the commit and checks it out. From the first change on HEAD is missing, and it comes back last: a checkout that was killed is no
@@ -137,12 +132,12 @@ func (g *gitdir) bring(ctx context.Context, log *logs.Log, u wire.URL, r *Repo, 
 		return nil, worktree.Summary{}, err
 	}
 	defer p.store.Close()
-	o := worktree.Options{Clean: worktree.All, Keep: g.keep, Early: g.early, Old: g.old}
+	if g.early != nil {
+		g.early.Close()
+	}
+	o := worktree.Options{Clean: cleans[r.Clean], Cone: r.cone(), ReadOnly: r.ReadOnly, Keep: g.keep, Early: g.early, Old: g.old}
 	if g.aside {
 		o.Keep = append(slices.Clip(o.Keep), asideName)
-	}
-	if r.Clean == "none" {
-		o.Clean = worktree.None
 	}
 	begun := false
 	o.Begin = func() error {
@@ -162,6 +157,14 @@ func (g *gitdir) bring(ctx context.Context, log *logs.Log, u wire.URL, r *Repo, 
 		err = g.finish(p, sum.Warnings)
 	}
 	return p, sum, err
+}
+
+// cone is nil for all of the tree.
+func (r *Repo) cone() *worktree.Cone {
+	if len(r.Sparse) == 0 {
+		return nil
+	}
+	return worktree.NewCone(r.Sparse)
 }
 
 func inOrder(steps ...func() error) error {

@@ -48,22 +48,24 @@ type gitdir struct {
 // claim makes sure that we may clean the directory, marks it as ours if nobody else has anything in it, and locks it. What somebody else has there is
 // not touched before begin.
 func claim(ctx context.Context, log *logs.Log, root *fsx.Dir, keep []string, mayClean bool) (*gitdir, error) {
-	for {
+	for tries := 0; ; tries++ {
 		g, err := open(root, keep, mayClean)
-		if err != nil {
-			return nil, err
-		}
 		current := false
-		if err = g.lock(ctx, log); err == nil {
-			current, err = g.current()
+		if err == nil {
+			if err = g.lock(ctx, log); err == nil {
+				current, err = g.current()
+			}
+			if current {
+				g.alone = true
+				return g, nil
+			}
+			g.close()
 		}
-		if current {
-			g.alone = true
-			return g, nil
-		}
-		g.close() // another checkout put it elsewhere while we waited
-		if err != nil {
+		if err != nil && (tries == 1000 || !errors.Is(err, fs.ErrNotExist)) { // or another checkout put it elsewhere while we looked or waited
 			return nil, err
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
 		}
 	}
 }
@@ -79,13 +81,38 @@ func open(root *fsx.Dir, keep []string, mayClean bool) (*gitdir, error) {
 			WithHint("choose a missing or empty directory, or --adopt to have it cleaned: all that is not the commit's is removed")
 	}
 	g.aside = !ours && len(names) > 0
+	if g.aside {
+		if err := g.mayStandAside(); err != nil {
+			return nil, err
+		}
+	}
 	for _, name := range []string{g.name(), g.name() + "/" + ownDir} {
 		if err := directory(root, name); err != nil {
 			return nil, foreign(root, g.name(), err)
 		}
 	}
-	g.dir, err = root.OpenDir(g.name())
-	return g, err
+	if g.dir, err = root.OpenDir(g.name()); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// mayStandAside looks whether the name is free or ours, and whether we shall be able to put our .git in the place of what is there.
+func (g *gitdir) mayStandAside() error {
+	if _, err := g.root.Lstat(asideName); err == nil {
+		if st, err := g.root.Lstat(asideName + "/" + ownDir); err != nil || !st.IsDir() {
+			return fail.Errorf(fail.Usage, "%q is in the way, and run-task did not make it", asideName).WithHint("remove or rename it")
+		}
+	}
+	in, err := g.root.Stat()
+	if err != nil {
+		return err
+	}
+	st, err := g.root.Lstat(gitName)
+	if err == nil && in.Mode&unix.S_ISVTX != 0 && os.Geteuid() != 0 && os.Geteuid() != int(in.UID) && os.Geteuid() != int(st.UID) {
+		return foreign(g.root, gitName, fs.ErrPermission)
+	}
+	return nil
 }
 
 func (g *gitdir) name() string {
@@ -113,8 +140,11 @@ func (g *gitdir) look() (ours bool, names []string, err error) {
 		if errors.Is(err, fs.ErrPermission) && g.root.MakeWritable(gitName) == nil {
 			st, err = g.root.Lstat(markName)
 		}
-		if err == nil && st.IsDir() {
-			return true, nil, nil
+		if err == nil && st.IsDir() && int(st.UID) == os.Geteuid() {
+			top, err := g.root.Lstat(gitName)
+			if err == nil && int(top.UID) == os.Geteuid() {
+				return true, nil, nil
+			}
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP) {
 			return false, nil, err
@@ -140,10 +170,10 @@ func isEmpty(d *fsx.Dir, name string) bool {
 	return err == nil && len(names) == 0
 }
 
-// directory makes a directory that can be listed and changed, also where there is something else of that name.
+// directory makes a directory of ours that can be listed and changed, also where there is something else of that name.
 func directory(d *fsx.Dir, name string) error {
-	if st, err := d.Lstat(name); err == nil && !st.IsDir() {
-		if err := d.Unlink(name); err != nil {
+	if st, err := d.Lstat(name); err == nil && (!st.IsDir() || int(st.UID) != os.Geteuid()) {
+		if err := d.RemoveAll(name); err != nil {
 			return err
 		}
 	}
@@ -241,14 +271,19 @@ func (g *gitdir) begin() error {
 
 // mounted finds something mounted in the .git that is to be made anew: it would be in the way halfway through.
 func (g *gitdir) mounted() error {
-	if at, err := mountIn(g.root, gitName); err != nil || at == "" {
-		return err
-	} else {
-		return fail.Errorf(fail.Usage, "%q is a mount point, and .git is made anew", at).WithHint("mount it elsewhere")
+	for _, name := range []string{gitName, asideName} {
+		at, err := mountIn(g.root, name, fsx.TooDeep)
+		if err != nil {
+			return err
+		}
+		if at != "" {
+			return fail.Errorf(fail.Usage, "%q is a mount point, and .git is made anew", at).WithHint("mount it elsewhere")
+		}
 	}
+	return nil
 }
 
-func mountIn(d *fsx.Dir, name string) (string, error) {
+func mountIn(d *fsx.Dir, name string, levels int) (string, error) {
 	st, err := d.Lstat(name)
 	if err != nil || !st.IsDir() {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -259,6 +294,9 @@ func mountIn(d *fsx.Dir, name string) (string, error) {
 	if mount, err := d.IsMount(name); err != nil || mount {
 		return name, err
 	}
+	if levels == 0 {
+		return "", nil
+	}
 	sub, err := d.OpenDir(name)
 	if err != nil {
 		return "", nil // it is made writable, or refused, when its time comes
@@ -266,7 +304,7 @@ func mountIn(d *fsx.Dir, name string) (string, error) {
 	defer sub.Close()
 	names, err := sub.Names()
 	for _, n := range names {
-		at, err := mountIn(sub, n)
+		at, err := mountIn(sub, n, levels-1)
 		if err != nil || at != "" {
 			return name + "/" + at, err
 		}

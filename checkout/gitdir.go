@@ -2,6 +2,7 @@ package checkout
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 
 	"run-task/checkout/internal/wire"
+	"run-task/checkout/internal/worktree"
 )
 
 const (
@@ -62,6 +64,13 @@ func (g *gitdir) publish(p *pin) error {
 			}
 		}
 	}
+	for _, pack := range p.Packs {
+		if p.Partial { // gitformat-pack(5): what its objects name and is not here can be had from the remote
+			if err := g.put(packDir+"/"+pack+".promisor", ""); err != nil {
+				return err
+			}
+		}
+	}
 	if len(p.arrived) > 0 {
 		if err := g.dir.Sync(packDir); err != nil {
 			return err
@@ -80,7 +89,7 @@ func (g *gitdir) dress(u wire.URL, p *pin) error {
 		return err
 	}
 	for _, f := range []struct{ name, content string }{
-		{"config", configOf(u)}, {"info/exclude", g.exclude()}, {"shallow", lines(p.Shallow)}, {"packed-refs", refLines(p.tags)},
+		{"config", configOf(u, p)}, {"info/exclude", g.exclude()}, {"info/sparse-checkout", p.patterns()}, {"shallow", lines(p.Shallow)}, {"packed-refs", refLines(p.tags)},
 	} {
 		err := error(nil)
 		if f.content == "" {
@@ -100,6 +109,9 @@ func (g *gitdir) strip(p *pin) error {
 	var packs []string
 	for _, name := range p.Packs {
 		packs = append(packs, name+".pack", name+".idx")
+		if p.Partial {
+			packs = append(packs, name+".promisor")
+		}
 	}
 	for _, d := range []struct {
 		name string
@@ -109,7 +121,7 @@ func (g *gitdir) strip(p *pin) error {
 		{ownDir, []string{"state.json", "seal.json", "lock", "incoming"}},
 		{"objects", []string{"pack", "info"}}, {"objects/info", nil}, {packDir, packs},
 		{"refs", []string{"heads", "tags"}}, {"refs/heads", nil}, {"refs/tags", nil},
-		{"info", []string{"exclude"}},
+		{"info", []string{"exclude", "sparse-checkout"}},
 	} {
 		err := error(nil)
 		if d.name != "." {
@@ -125,9 +137,26 @@ func (g *gitdir) strip(p *pin) error {
 	return nil
 }
 
-func configOf(u wire.URL) string {
-	return "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n" +
-		"[remote \"origin\"]\n\turl = " + quoteConfig(u.String()) + "\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n"
+// configOf is git-config(1).
+func configOf(u wire.URL, p *pin) string {
+	core, remote, version := "", "", 0
+	if len(p.Sparse) > 0 {
+		core = "\tsparseCheckout = true\n\tsparseCheckoutCone = true\n"
+	}
+	if p.Partial {
+		version = 1
+		remote = "\tpromisor = true\n\tpartialCloneFilter = blob:none\n[extensions]\n\tpartialClone = origin\n"
+	}
+	return fmt.Sprintf("[core]\n\trepositoryformatversion = %d\n\tfilemode = true\n\tbare = false\n%s[remote \"origin\"]\n\turl = %s\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n%s",
+		version, core, quoteConfig(u.String()), remote)
+}
+
+// patterns is the content of info/sparse-checkout.
+func (p *pin) patterns() string {
+	if len(p.Sparse) == 0 {
+		return ""
+	}
+	return worktree.NewCone(p.Sparse).Patterns()
 }
 
 func lines(all []string) string {

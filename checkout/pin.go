@@ -36,6 +36,8 @@ type state struct {
 	Packs   []string `json:"packs"`   // each complete by itself
 	Shallow []string `json:"shallow"` // the boundary: commits whose parents are not here
 	Whole   bool     `json:"whole"`   // whatever an object names is here, up to the boundary
+	Partial bool     `json:"partial"` // but for blobs, which the server has
+	Sparse  []string `json:"sparse"`  // and here are those in these directories
 }
 
 // encode gives the content of state.json.
@@ -65,7 +67,7 @@ const maxPacks = 32
 
 // fits tells whether a state can be one of ours and is about what is wanted.
 func (s *state) fits(u wire.URL, r *Repo) bool {
-	return s.Version == 2 && s.URL == u.String() && s.Depth == r.Depth && hexID.MatchString(s.SHA) && len(s.Packs) > 0 && len(s.Packs) <= maxPacks &&
+	return s.Version == 2 && s.URL == u.String() && s.Depth == r.Depth && (!s.Partial || len(r.Sparse) > 0) && hexID.MatchString(s.SHA) && len(s.Packs) > 0 && len(s.Packs) <= maxPacks &&
 		(s.Depth > 0 || len(s.Shallow) == 0) && all(packName, s.Packs) && all(hexID, s.Shallow)
 }
 
@@ -79,13 +81,16 @@ func (g *gitdir) acquire(ctx context.Context, log *logs.Log, u wire.URL, r *Repo
 		return nil, err
 	}
 	options := wire.Options{Home: net.Home, SSHAuthSock: net.SSHAuthSock, Proxy: net.Proxy, Temp: g.in}
-	want := wire.Want{SHA: plumbing.NewHash(r.SHA), Depth: r.Depth, Hints: r.Hints}
+	want := wire.Want{SHA: plumbing.NewHash(r.SHA), Depth: r.Depth, Hints: r.Hints, NoBlobs: len(r.Sparse) > 0}
 	base, err := g.recall(ctx, log, u, r)
 	if err != nil {
 		return nil, err
 	}
 	if base != nil {
 		got, have, err := g.reuse(ctx, log, u, r, options, base)
+		if got != nil && !got.same {
+			err = g.complete(ctx, log, u, r, options, got)
+		}
 		if got != nil || err != nil {
 			return got, err
 		}
@@ -108,6 +113,13 @@ func (g *gitdir) acquire(ctx context.Context, log *logs.Log, u wire.URL, r *Repo
 		return nil, err
 	}
 	got.source = source
+	if err := g.complete(ctx, log, u, r, options, got); err != nil {
+		got.store.Close()
+		return nil, err
+	}
+	if len(r.Sparse) > 0 && !got.Partial && source != wire.Local {
+		log.Infof("%s cannot leave out what is not in sparse=: all of it was fetched", u)
+	}
 	if r.Depth == 0 && len(got.Shallow) > 0 {
 		log.Warnf("%s is a shallow repository itself: the history ends at %s", u, got.Shallow[0])
 	}
@@ -199,8 +211,8 @@ func (g *gitdir) reuse(ctx context.Context, log *logs.Log, u wire.URL, r *Repo, 
 	if base.store.Has(sha) && len(missing) == 0 && (base.SHA == r.SHA || base.Whole) {
 		ok, err := base.deepEnough(sha)
 		if ok {
-			base.same = base.same && base.SHA == r.SHA
-			base.SHA, base.source = r.SHA, here
+			base.same = base.same && base.SHA == r.SHA && slices.Equal(base.Sparse, r.Sparse)
+			base.SHA, base.Sparse, base.source = r.SHA, r.Sparse, here
 			base.tags = choose(log, tags, base.store.Leads)
 			base.commit, base.tree, err = base.store.Commit(sha)
 			return base, nil, err
@@ -244,8 +256,8 @@ func (g *gitdir) ingest(ctx context.Context, log *logs.Log, from wire.Pack, r *R
 	}
 	options := pack.Options{}
 	if !from.Thin && g.fresh() {
-		g.early = worktree.NewEarly(g.root, plumbing.NewHash(r.SHA))
-		defer g.early.Close()
+		g.early = worktree.NewEarly(g.root, plumbing.NewHash(r.SHA), worktree.Options{Cone: r.cone(), ReadOnly: r.ReadOnly})
+		defer g.early.Pause()
 		options.Object = g.early.Object
 	}
 	err := g.receive(ctx, log, from, base.store, options)
@@ -257,6 +269,7 @@ func (g *gitdir) ingest(ctx context.Context, log *logs.Log, from wire.Pack, r *R
 	}
 	p := &pin{state: base.state, store: base.store}
 	p.Version, p.SHA, p.Packs = 2, r.SHA, base.store.Names()
+	p.Partial, p.Sparse = base.Partial || from.Partial, r.Sparse
 	p.arrived = append(slices.Clip(base.arrived), p.Packs[len(p.Packs)-1])
 	sha := plumbing.NewHash(r.SHA)
 	if !p.store.Has(sha) {
@@ -295,7 +308,7 @@ func (g *gitdir) prove(ctx context.Context, p *pin, sha plumbing.Hash, boundary 
 	if p.commit, p.tree, err = p.store.Commit(sha); err != nil {
 		return err
 	}
-	err = p.store.Verify(ctx, sha, boundary)
+	err = p.store.Verify(ctx, sha, boundary, p.Partial)
 	p.Whole = err == nil && p.store.Whole()
 	return err
 }

@@ -1,13 +1,17 @@
 package checkout
 
 import (
+	"path"
 	"strings"
 
 	"run-task/checkout/internal/wire"
+	"run-task/checkout/internal/worktree"
 	"run-task/internal/fail"
 )
 
-// Validate checks what the user said about a checkout and puts it into its normal form: a lower-case SHA, a clean mode. Every error is one of usage.
+var cleans = map[string]worktree.Clean{"all": worktree.All, "keep-ignored": worktree.KeepIgnored, "none": worktree.None}
+
+// Validate checks what the user said about a checkout and puts it into its normal form: a lower-case SHA, a clean mode, directories without slashes at their ends. Every error is one of usage.
 func Validate(r *Repo) error {
 	if _, err := wire.ParseURL(r.URL); err != nil {
 		return err
@@ -22,12 +26,19 @@ func Validate(r *Repo) error {
 		return fail.Errorf(fail.Usage, "the SHA is all zeros: git's word for no commit").WithHint("the CI ran this task for a deleted ref")
 	}
 	r.SHA = sha
-	switch r.Clean {
-	case "":
+	if r.Clean == "" {
 		r.Clean = "all"
-	case "all", "none":
-	default:
-		return fail.Errorf(fail.Usage, "clean mode %q", r.Clean).WithHint("all removes what is not the commit's, none leaves it")
+	}
+	if _, ok := cleans[r.Clean]; !ok {
+		return fail.Errorf(fail.Usage, "clean mode %q", r.Clean).
+			WithHint("all removes what is not the commit's, keep-ignored leaves of it what the commit's .gitignore files name, none leaves all of it")
+	}
+	for i, d := range r.Sparse {
+		d = strings.Trim(d, "/")
+		if d == "" || path.Clean(d) != d || d == ".." || strings.HasPrefix(d, "../") || d == gitName || strings.HasPrefix(d, gitName+"/") || strings.ContainsAny(d, "\n\x00") {
+			return fail.Errorf(fail.Usage, "%q is no directory in a repository", r.Sparse[i]).WithHint("sparse has directories, from the top, with a semicolon between two: sparse=docs;src/lib")
+		}
+		r.Sparse[i] = d
 	}
 	for _, h := range r.Hints {
 		if !validRef(h) {

@@ -35,6 +35,24 @@ func Open(name string) (*Dir, error) {
 	return &Dir{fd, name}, nil
 }
 
+// OpenOwn is Open for a directory that, if it is ours, gets u+rwx first where it lacks any of it.
+func OpenOwn(name string) (*Dir, error) {
+	d, err := Open(name)
+	if err == nil {
+		var st Stat
+		if st, err = d.Stat(); err != nil || int(st.UID) != os.Geteuid() || st.Perm()&0o700 == 0o700 {
+			return d, err
+		}
+		d.Close()
+	} else if !errors.Is(err, fs.ErrPermission) {
+		return nil, err
+	}
+	if makeWritable(unix.AT_FDCWD, name, 0) != nil && err != nil {
+		return nil, err
+	}
+	return Open(name)
+}
+
 // FromFd is the directory that is open as fd, which Close closes. name is for messages.
 func FromFd(fd int, name string) *Dir { return &Dir{fd, name} }
 
@@ -239,9 +257,14 @@ func (d *Dir) Readlink(name string) (string, error) {
 	}
 }
 
+// TooDeep is as deep as directories are looked into: none that anybody works with is as deep, and each level costs a descriptor.
+const TooDeep = 2048
+
 // RemoveAll removes name and all below it; a missing one is fine. Directories without write or search permission are made
-// writable first (Go's module cache has them). It follows no link and crosses no mount: EXDEV names the mount point.
-func (d *Dir) RemoveAll(name string) error {
+// writable first (Go's module cache has them). It follows no link and crosses no mount: EXDEV names the mount point. ELOOP means that it is deeper than TooDeep.
+func (d *Dir) RemoveAll(name string) error { return d.removeAll(name, TooDeep) }
+
+func (d *Dir) removeAll(name string, levels int) error {
 	st, err := d.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -258,26 +281,30 @@ func (d *Dir) RemoveAll(name string) error {
 		return d.err("remove", name, unix.EXDEV)
 	}
 	if st.Perm()&0o700 != 0o700 {
-		d.makeWritable(name, st) // if it is not ours and empty, that is not needed; else what comes next fails
+		d.MakeWritable(name) // if it is not ours and empty, that is not needed; else what comes next fails
+	}
+	if levels == 0 {
+		return d.err("remove", "", unix.ELOOP)
 	}
 	sub, err := d.OpenDir(name)
 	if err != nil {
 		return err
 	}
 	defer sub.Close()
+	sub.name = short(sub.name)
 	names, err := sub.Names()
 	if err != nil {
 		return err
 	}
 	for _, n := range names {
-		if err := sub.RemoveAll(n); err != nil {
+		if err := sub.removeAll(n, levels-1); err != nil {
 			return err
 		}
 	}
 	return ignoreMissing(d.Rmdir(name))
 }
 
-// MakeWritable gives a directory of ours u+rwx where it lacks any of it; EPERM means that it is not ours.
+// MakeWritable gives a directory of ours u+rwx where it lacks any of it, and takes setuid and the like from it then; EPERM means that it is not ours.
 func (d *Dir) MakeWritable(name string) error {
 	st, err := d.Lstat(name)
 	if err != nil || st.Perm()&0o700 == 0o700 {
@@ -286,7 +313,7 @@ func (d *Dir) MakeWritable(name string) error {
 	if !st.IsDir() {
 		return d.err("chmod", name, unix.ENOTDIR)
 	}
-	return d.makeWritable(name, st)
+	return d.at("chmod", name, func(fd int, base string) error { return makeWritable(fd, base, unix.O_NOFOLLOW) })
 }
 
 // Writable fails if names may not be listed, made and removed in the directory with the rights that the process has now:
@@ -314,6 +341,14 @@ func (d *Dir) IsMount(name string) (bool, error) {
 		return false, d.err("lstat", name, err)
 	}
 	return st.Dev != own.Dev, nil
+}
+
+// short keeps the names of directories that are deep in each other from taking more memory than they are worth.
+func short(name string) string {
+	if len(name) < 8<<10 {
+		return name
+	}
+	return name[:4<<10] + "/..."
 }
 
 func ignoreMissing(err error) error {

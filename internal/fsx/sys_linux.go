@@ -2,6 +2,8 @@ package fsx
 
 import (
 	"fmt"
+	"os"
+	"path"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,23 +15,37 @@ func fromStat(st *unix.Stat_t) Stat {
 	}
 }
 
-// makeWritable gives a directory that cannot be opened u+rwx. Only Linux 6.6 has a chmod that does not follow links (and old
-// seccomp profiles answer EPERM to it); before that it goes through an O_PATH descriptor, which needs /proc.
-func (d *Dir) makeWritable(name string, st Stat) error {
-	fd, base, done, err := d.parent(name)
+// makeWritable gives a directory of ours that cannot be opened u+rwx: it is the directory that was looked at that changes, whatever has its name by
+// then. Linux before 6.6 needs /proc for that.
+func makeWritable(at int, base string, flags int) error {
+	fd, err := retry(func() (int, error) {
+		return unix.Openat(at, base, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC|flags, 0)
+	})
 	if err != nil {
 		return err
 	}
-	defer done()
-	if err := unix.Fchmodat(fd, base, st.Perm()|0o700, unix.AT_SYMLINK_NOFOLLOW); err == nil {
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if int(st.Uid) != os.Geteuid() {
+		return unix.EPERM
+	}
+	perm := st.Mode&0o777 | 0o700
+	if err := unix.Fchmodat(fd, "", perm, unix.AT_EMPTY_PATH); err == nil {
 		return nil
 	}
-	p, err := unix.Openat(fd, base, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return d.err("open", name, err)
+	return unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), perm)
+}
+
+// Real is where the directory is now, with no link in it; "" if the system does not say.
+func (d *Dir) Real() string {
+	name, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", d.fd))
+	if err != nil || !path.IsAbs(name) {
+		return ""
 	}
-	defer unix.Close(p)
-	return d.err("chmod", name, unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", p), st.Perm()|0o700))
+	return name
 }
 
 // mountRoot says whether a mount begins at name; ok is false where the kernel cannot tell.

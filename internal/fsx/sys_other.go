@@ -11,10 +11,15 @@ func fromStat(st *unix.Stat_t) Stat {
 	}
 }
 
-func (d *Dir) makeWritable(name string, st Stat) error {
-	return d.at("chmod", name, func(fd int, base string) error {
-		return unix.Fchmodat(fd, base, st.Perm()|0o700, unix.AT_SYMLINK_NOFOLLOW)
-	})
+func makeWritable(at int, base string, flags int) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(at, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	return unix.Fchmodat(at, base, uint32(st.Mode)&0o777|0o700, unix.AT_SYMLINK_NOFOLLOW)
 }
+
+// Real is "": see Linux.
+func (d *Dir) Real() string { return "" }
 
 func mountRoot(int, string) (mount, ok bool) { return false, false }

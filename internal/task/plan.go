@@ -58,7 +58,14 @@ func (t *Task) plan(out io.Writer, v *values, where map[string]string) error {
 		if r.Depth == 0 {
 			depth = "full history"
 		}
-		say("vcs", "check out %s of %s into %q, %s, clean %s (%s)", r.SHA, checkout.Address(r.URL), r.Dir, depth, r.Clean, where[r.Name])
+		more := ""
+		if len(r.Sparse) > 0 {
+			more = fmt.Sprintf(", only %q", r.Sparse)
+		}
+		if r.ReadOnly {
+			more += ", read-only"
+		}
+		say("vcs", "check out %s of %s into %q, %s, clean %s%s (%s)", r.SHA, checkout.Address(r.URL), r.Dir, depth, r.Clean, more, where[r.Name])
 		if r.Adopt {
 			say("vcs", "adopt %q: what is in it and not the commit's is removed (%s)", r.Dir, v.where("adopt"))
 		}

@@ -37,13 +37,13 @@ func readSpec(spec string) (dir string, keys map[string]string, err error) {
 	for _, f := range fields[1:] {
 		k, v, ok := strings.Cut(f, "=")
 		switch k {
-		case "repo", "sha", "ref", "depth", "clean", "name":
+		case "repo", "sha", "ref", "depth", "clean", "sparse", "readonly", "name":
 		default:
 			ok = false
 		}
 		if _, twice := keys[k]; !ok || twice || v == "" {
 			return "", nil, fail.Errorf(fail.Usage, "--checkout %q: %q is not a key=value that is known and said once", fields[0], k).
-				WithHint("the directory comes first; keys are repo, sha, ref, depth, clean, name")
+				WithHint("the directory comes first; keys are repo, sha, ref, depth, clean, sparse, readonly, name")
 		}
 		keys[k] = v
 	}
@@ -75,6 +75,16 @@ func repos(v *values, env []string) ([]checkout.Repo, map[string]string, error) 
 		r := checkout.Repo{Dir: dir, URL: o.repo, SHA: o.sha, Hints: hints(o.refs), Depth: 1, Clean: keys["clean"], Name: keys["name"], Adopt: v.on("adopt")}
 		if r.Name == "" {
 			r.Name = defaultName(dir)
+		}
+		if s := keys["sparse"]; s != "" {
+			r.Sparse = strings.Split(s, ";")
+		}
+		switch s := keys["readonly"]; s {
+		case "", "false":
+		case "true":
+			r.ReadOnly = true
+		default:
+			return nil, nil, fail.Errorf(fail.Usage, "readonly=%q is neither true nor false", s)
 		}
 		depth := keys["depth"]
 		if depth == "" {

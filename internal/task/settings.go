@@ -48,7 +48,7 @@ var settings = []setting{
 	{name: "chown", kind: list, value: "DIR", group: groupCaches, noEnv: true, usage: "give a directory and all in it to the user (repeatable)"},
 
 	{name: "checkout", kind: list, value: "DIR[,KEY=VALUE...]", group: groupCheckout,
-		usage: "put the pinned commit into DIR; keys: repo, sha, ref, depth, clean=all|none, name; quoted as in docker's --mount (repeatable)"},
+		usage: "put the pinned commit into DIR; keys: repo, sha, ref, depth, clean=all|keep-ignored|none, sparse=DIR;DIR, readonly=true, name; quoted as in docker's --mount (repeatable)"},
 	{name: "repo", value: "URL", group: groupCheckout, usage: "the repository of the one checkout: https, http, ssh, git, file, host:path or a local path (default: the CI's, with its SHA)"},
 	{name: "sha", value: "SHA", group: groupCheckout, usage: "its full commit SHA; no other commit is ever used (default: the CI's, with its repository)"},
 	{name: "ref", value: "REF", group: groupCheckout, usage: "a ref that may lead to the SHA on servers that refuse to give it by itself: a hint only (default: the CI's)"},

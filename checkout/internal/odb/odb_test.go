@@ -169,7 +169,7 @@ func TestLargeObjects(t *testing.T) {
 	if typ, data, err := s.Read(tree); err != nil || typ != plumbing.TreeObject || len(data) < 8<<20 {
 		t.Error(typ, len(data), err)
 	}
-	if err := s.Verify(ctx, commit, nil); err != nil {
+	if err := s.Verify(ctx, commit, nil, false); err != nil {
 		t.Error(err)
 	}
 	if _, _, err := s.Commit(id); fail.Of(err) != fail.BadData || !strings.Contains(err.Error(), "is a blob, not a commit") {
@@ -270,7 +270,7 @@ func TestVerifyMissesEveryObject(t *testing.T) {
 			}
 		}
 		s := received(t, []byte(r.git(list.String(), "pack-objects", "-q", "--stdout")))
-		err := s.Verify(ctx, head, nil)
+		err := s.Verify(ctx, head, nil, false)
 		if i < 0 || all[i] == v1.String() || all[i] == v2.String() {
 			if err != nil {
 				t.Error(err)
@@ -302,7 +302,7 @@ func TestWhatLeadsIntoHistory(t *testing.T) {
 		all.WriteString(id + "\n")
 	}
 	s := received(t, []byte(r.git(all.String(), "pack-objects", "-q", "--stdout")))
-	if err := s.Verify(ctx, head, nil); err != nil {
+	if err := s.Verify(ctx, head, nil, false); err != nil {
 		t.Fatal(err)
 	}
 	for rev, want := range map[string]bool{head.String(): true, head.String() + "~2": true, "v1": true, "v2": true, "chain61": true, chain: false,
@@ -339,18 +339,18 @@ func TestVerifyShallow(t *testing.T) {
 	clone := repo{t, t.TempDir()}
 	clone.git("", "clone", "-q", "--bare", "--depth=2", "file://"+r.dir, ".")
 	pack := []byte(clone.git("HEAD\n", "pack-objects", "-q", "--stdout", "--revs", "--shallow"))
-	if err := received(t, pack).Verify(ctx, head, []plumbing.Hash{parent}); err != nil {
+	if err := received(t, pack).Verify(ctx, head, []plumbing.Hash{parent}, false); err != nil {
 		t.Error(err)
 	}
-	if err := received(t, pack).Verify(ctx, head, nil); !errors.Is(err, plumbing.ErrObjectNotFound) || !strings.Contains(err.Error(), "needed by commit "+parent.String()) {
+	if err := received(t, pack).Verify(ctx, head, nil, false); !errors.Is(err, plumbing.ErrObjectNotFound) || !strings.Contains(err.Error(), "needed by commit "+parent.String()) {
 		t.Error(err)
 	}
-	if err := received(t, pack).Verify(ctx, parent, []plumbing.Hash{head}); err == nil {
+	if err := received(t, pack).Verify(ctx, parent, []plumbing.Hash{head}, false); err == nil {
 		t.Error("the parent's parents are missing")
 	}
 	stopped, cancel := context.WithCancel(ctx)
 	cancel()
-	if err := received(t, pack).Verify(stopped, head, []plumbing.Hash{parent}); fail.Of(err) != fail.Cancelled {
+	if err := received(t, pack).Verify(stopped, head, []plumbing.Hash{parent}, false); fail.Of(err) != fail.Cancelled {
 		t.Error(err)
 	}
 }
@@ -383,11 +383,11 @@ func TestVerifyPathRulesAndTypes(t *testing.T) {
 			list.WriteString(id + "\n")
 		}
 		s := received(t, []byte(r.git(list.String(), "pack-objects", "-q", "--stdout")))
-		err := s.Verify(ctx, commit, nil)
+		err := s.Verify(ctx, commit, nil, false)
 		if fail.Of(err) != fail.BadData || !strings.Contains(err.Error(), word) || !strings.Contains(err.Error(), commit.String()) {
 			t.Errorf("%q: %v", content, err)
 		}
-		if err := s.Verify(ctx, after, nil); err != nil && !strings.Contains(word, "not a tree") {
+		if err := s.Verify(ctx, after, nil, false); err != nil && !strings.Contains(word, "not a tree") {
 			t.Errorf("%q in history: %v", content, err)
 		}
 	}

@@ -26,7 +26,7 @@ func TestThinPack(t *testing.T) {
 	if err := s.Receive(ctx, dir, bytes.NewReader(r.pack()), plain); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Verify(ctx, first, nil); err != nil || !s.Whole() {
+	if err := s.Verify(ctx, first, nil, false); err != nil || !s.Whole() {
 		t.Fatal(err, "not whole")
 	}
 	s.Close()
@@ -51,7 +51,7 @@ func TestThinPack(t *testing.T) {
 	if warm.Whole() {
 		t.Error("whole before it was looked at")
 	}
-	if err := warm.Verify(ctx, next, nil); err != nil || !warm.Whole() || !warm.Leads(first) || !warm.Leads(next) {
+	if err := warm.Verify(ctx, next, nil, false); err != nil || !warm.Whole() || !warm.Leads(first) || !warm.Leads(next) {
 		t.Error(err, warm.Whole())
 	}
 	for _, id := range strings.Fields(r.git("", "cat-file", "--batch-all-objects", "--batch-check=%(objectname)")) {
@@ -72,7 +72,7 @@ func TestThinPack(t *testing.T) {
 		if err := part.Receive(ctx, openDir(t), strings.NewReader(r.git(list, "pack-objects", "-q", "--stdout")), plain); err != nil {
 			t.Fatal(err)
 		}
-		if err := part.Verify(ctx, next, nil); !errors.Is(err, plumbing.ErrObjectNotFound) || !strings.Contains(err.Error(), missing) || part.Whole() {
+		if err := part.Verify(ctx, next, nil, false); !errors.Is(err, plumbing.ErrObjectNotFound) || !strings.Contains(err.Error(), missing) || part.Whole() {
 			t.Errorf("without %s: %v", missing, err)
 		}
 	}
@@ -94,7 +94,7 @@ func TestWhole(t *testing.T) {
 		"nothing else": {"", true}, "its tag": {tag, true}, "a commit": {late.String() + "\n", false}, "a tag of nothing": {lateTag, false}, "a blob": {blob, false},
 	} {
 		s := received(t, []byte(r.git(needed+c.more, "pack-objects", "-q", "--stdout")))
-		if err := s.Verify(ctx, head, nil); err != nil || s.Whole() != c.whole {
+		if err := s.Verify(ctx, head, nil, false); err != nil || s.Whole() != c.whole {
 			t.Errorf("%s: %v, whole is %v", name, err, s.Whole())
 		}
 	}
@@ -110,7 +110,7 @@ func TestLargeBase(t *testing.T) {
 	if err := s.Receive(ctx, dir, strings.NewReader(r.git(first.String()+"\n", "pack-objects", "-q", "--stdout", "--revs")), plain); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Verify(ctx, first, nil); err != nil {
+	if err := s.Verify(ctx, first, nil, false); err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
@@ -122,7 +122,7 @@ func TestLargeBase(t *testing.T) {
 	if err := s.Receive(ctx, dir, bytes.NewReader(thin), plain); err != nil {
 		t.Error(err)
 	}
-	if err := s.Verify(ctx, next, nil); err != nil {
+	if err := s.Verify(ctx, next, nil, false); err != nil {
 		t.Error(err)
 	}
 }

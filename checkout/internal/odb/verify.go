@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -85,9 +86,10 @@ func header(data []byte, word string) (id plumbing.Hash, rest []byte, ok bool) {
 // Verify proves that a checkout of want, and git's work in it, will find everything: all commits that want leads to, where only those in shallow may
 // lack their parents, all their trees, and that all their blobs are there. Every commit and tree is read, and so proven. want's own tree must also
 // keep the path rules (treepath.Walk) and have blobs where it says so. The first object that is missing or wrong is named, with
-// what needs it: fail.BadData. What is in a pack that is known to be whole is not looked at again, nor is its path.
-func (s *Store) Verify(ctx context.Context, want plumbing.Hash, shallow []plumbing.Hash) error {
-	v := &verifier{store: s, ctx: ctx, seen: make([]bool, s.total), shallow: map[plumbing.Hash]bool{}}
+// what needs it: fail.BadData. What is in a pack that is known to be whole is not looked at again, nor is its path. Of a partial repository blobs may be
+// missing: see Missing.
+func (s *Store) Verify(ctx context.Context, want plumbing.Hash, shallow []plumbing.Hash, partial bool) error {
+	v := &verifier{store: s, ctx: ctx, partial: partial, seen: make([]bool, s.total), shallow: map[plumbing.Hash]bool{}}
 	for _, id := range shallow {
 		v.shallow[id] = true
 	}
@@ -112,6 +114,29 @@ func (s *Store) Leads(id plumbing.Hash) bool {
 	typ, id, _, err := s.peel(id)
 	m, n, ok := s.lookup(id)
 	return err == nil && typ == plumbing.CommitObject && ok && (m.whole || m.first+n < len(s.proven) && s.proven[m.first+n])
+}
+
+// Missing lists the blobs of a tree that are not here, each once: of the paths that has wants, in the directories that enters wants.
+func (s *Store) Missing(ctx context.Context, tree plumbing.Hash, enters, has func(path string) bool) (ids []plumbing.Hash, err error) {
+	read := func(id plumbing.Hash) ([]byte, error) {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return s.readAs(plumbing.TreeObject, id)
+	}
+	listed := map[plumbing.Hash]bool{}
+	err = treepath.Walk(tree, read, func(path string, e treepath.Entry) error {
+		switch {
+		case e.Mode == treepath.Dir && !enters(path):
+			return fs.SkipDir
+		case e.Mode == treepath.Dir, e.Mode == treepath.Gitlink, listed[e.ID], !has(path), s.Has(e.ID):
+			return nil
+		}
+		listed[e.ID] = true
+		ids = append(ids, e.ID)
+		return nil
+	})
+	return ids, err
 }
 
 // Whole tells whether all packs are whole: whatever their objects name is there. Those that Verify has found necessary, to the last object, are.
@@ -189,6 +214,7 @@ type link struct {
 type verifier struct {
 	store   *Store
 	ctx     context.Context
+	partial bool
 	seen    []bool // by number
 	shallow map[plumbing.Hash]bool
 	commits []link
@@ -226,6 +252,9 @@ func (v *verifier) worktree(root plumbing.Hash) error {
 			want = plumbing.TreeObject
 		}
 		m, n, err := v.store.find(e.ID)
+		if err != nil && v.partial && want == plumbing.BlobObject {
+			return nil
+		}
 		if err == nil && !m.whole && m.Type(n) != want {
 			err = isNot(e.ID, m.Type(n), want)
 		}
@@ -234,7 +263,7 @@ func (v *verifier) worktree(root plumbing.Hash) error {
 		}
 		v.seen[m.first+n] = true
 		if m.whole && e.Mode == treepath.Dir {
-			return treepath.SkipDir
+			return fs.SkipDir
 		}
 		return nil
 	})
@@ -311,6 +340,9 @@ func (v *verifier) entries(tree plumbing.Hash, entries []treepath.Entry) error {
 			}
 		default:
 			m, n, err := v.store.find(e.ID)
+			if err != nil && v.partial {
+				continue
+			}
 			if err != nil {
 				return within(err, "blob needed by tree %s, %q", tree, e.Name)
 			}

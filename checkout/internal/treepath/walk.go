@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"sort"
 	"strings"
 
@@ -80,13 +81,11 @@ func Entries(tree []byte) ([]Entry, error) {
 	return entries, nil
 }
 
-// SkipDir is what visit returns for a directory that is not to be walked.
-var SkipDir = errors.New("skip this directory")
-
 // Walk visits everything below the tree root in the order of git's index, a directory (mode Dir) before what it holds, with
 // canonical modes. read gives a tree's verified bytes. A tree that breaks a rule ends the walk with fail.BadData naming the
 // path and the rule: names (see Check), git's order, names twice (as file and directory, too), more than 2048 levels or
-// 4,194,304 entries, submodule paths with a carriage return or a leading "-". Errors of read and visit are returned as they are, but for SkipDir.
+// 4,194,304 entries, submodule paths with a carriage return or a leading "-". Errors of read and visit are returned as they are, but for
+// fs.SkipDir: that directory is not walked.
 func Walk(root plumbing.Hash, read func(plumbing.Hash) ([]byte, error), visit func(path string, e Entry) error) error {
 	w := walk{read: read, visit: visit}
 	return w.tree(root, "", 1)
@@ -133,7 +132,7 @@ func (w *walk) tree(id plumbing.Hash, prefix string, depth int) error {
 			return refused(path, errors.New(`a submodule's path has a carriage return or a leading "-"`))
 		}
 		err := w.visit(path, e)
-		if err != nil && err != SkipDir {
+		if err != nil && err != fs.SkipDir {
 			return err
 		}
 		if e.Mode == Dir && err == nil {

@@ -22,6 +22,9 @@ type Want struct {
 	Depth int           // commits of history, the wanted one included; 0 means all of it, and the tags
 	Hints []string      // full names of refs that probably contain the commit, the likeliest first; maxHints at most
 	Have  *Have         // what is here already, nil if nothing
+
+	// NoBlobs asks for commits and trees alone, if the server can leave blobs out (protocol version 2, "filter"); Objects gets those that are needed.
+	NoBlobs bool
 }
 
 // Have is what need not be sent again: a commit and all that it leads to, up to a boundary. It is offered to servers of version 2, and not
@@ -49,6 +52,7 @@ type Pack struct {
 	// needs to be read.
 	io.Reader
 	Shallow []plumbing.Hash          // commits whose parents are not sent; some of them may not be in the pack
+	Partial bool                     // it has no blobs: Want.NoBlobs
 	Thin    bool                     // it may lack what is here: Want.Have
 	Source  string                   // RemoteV2, RemoteV0, Hint, All or Local
 	Ref     string                   // which hint, for Hint
@@ -211,7 +215,8 @@ func (f *fetcher) get(ctx context.Context, wants []plumbing.Hash, depth int, pac
 	if pack.Thin {
 		have = f.want.Have
 	}
-	body, err := f.ad.fetchRequest(wants, depth, f.want.Depth == 0, have)
+	pack.Partial = f.want.NoBlobs && f.ad.canFilter()
+	body, err := f.ad.fetchRequest(wants, depth, f.want.Depth == 0, pack.Partial, have)
 	if err != nil {
 		return false, "", err
 	}

@@ -76,7 +76,7 @@ func TestHaveNot(t *testing.T) {
 func TestRequestWithHave(t *testing.T) {
 	a := &advert{v2: true, caps: map[string]string{}}
 	id := func(c string) plumbing.Hash { return plumbing.NewHash(strings.Repeat(c, 40)) }
-	got := string(a.fetchV2([]plumbing.Hash{id("1")}, 5, false, &Have{Commit: id("2"), Shallow: []plumbing.Hash{id("3"), id("4")}, Tags: []plumbing.Hash{id("5")}}))
+	got := string(a.fetchV2([]plumbing.Hash{id("1")}, 5, false, false, &Have{Commit: id("2"), Shallow: []plumbing.Hash{id("3"), id("4")}, Tags: []plumbing.Hash{id("5")}}))
 	var lines []string
 	for len(got) >= 4 {
 		n, err := strconv.ParseUint(got[:4], 16, 16)

@@ -20,11 +20,16 @@ func (a *advert) canDeepen() bool {
 	return a.has("shallow")
 }
 
+// canFilter tells whether blobs can be left out.
+func (a *advert) canFilter() bool {
+	return a.v2 && slices.Contains(strings.Fields(a.caps["fetch"]), "filter")
+}
+
 // fetchRequest asks for commits. Nothing in it differs from task to task with the same have, nor does the order. have may be nil, and has to be before
-// version 2.
-func (a *advert) fetchRequest(wants []plumbing.Hash, depth int, tags bool, have *Have) ([]byte, error) {
+// version 2; so has noBlobs to be false.
+func (a *advert) fetchRequest(wants []plumbing.Hash, depth int, tags, noBlobs bool, have *Have) ([]byte, error) {
 	if a.v2 {
-		return a.fetchV2(wants, depth, tags, have), nil
+		return a.fetchV2(wants, depth, tags, noBlobs, have), nil
 	}
 	return a.fetchV0(wants, depth, tags)
 }
@@ -53,7 +58,7 @@ func (a *advert) refsRequest(prefixes []string) []byte {
 	return r.Bytes()
 }
 
-func (a *advert) fetchV2(wants []plumbing.Hash, depth int, tags bool, have *Have) []byte {
+func (a *advert) fetchV2(wants []plumbing.Hash, depth int, tags, noBlobs bool, have *Have) []byte {
 	r := a.command("fetch")
 	if have != nil {
 		r.linef("thin-pack")
@@ -71,6 +76,9 @@ func (a *advert) fetchV2(wants []plumbing.Hash, depth int, tags bool, have *Have
 	}
 	if depth > 0 {
 		r.linef("deepen %d", depth)
+	}
+	if noBlobs {
+		r.linef("filter blob:none")
 	}
 	for _, h := range wants {
 		r.linef("want %s", h)

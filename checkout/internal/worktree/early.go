@@ -21,7 +21,9 @@ import (
 type Early struct {
 	root   *fsx.Dir
 	commit plumbing.Hash
+	o      Options
 	count  atomic.Int64 // files that are whole
+	placed atomic.Bool
 
 	mu      sync.Mutex
 	stopped bool
@@ -59,9 +61,9 @@ const (
 	maxAgain = 1000    // places of one tree: with few trees that name each other one could ask for any number of directories
 )
 
-// NewEarly prepares for a commit. root must be empty, but for .git.
-func NewEarly(root *fsx.Dir, commit plumbing.Hash) *Early {
-	return &Early{root: root, commit: commit, trees: map[plumbing.Hash][]treepath.Entry{}, again: map[plumbing.Hash]int{}, places: map[plumbing.Hash][]string{},
+// NewEarly prepares for a commit. root must be empty, but for .git. Of the options it heeds Cone and ReadOnly.
+func NewEarly(root *fsx.Dir, commit plumbing.Hash, o Options) *Early {
+	return &Early{root: root, commit: commit, o: o, trees: map[plumbing.Hash][]treepath.Entry{}, again: map[plumbing.Hash]int{}, places: map[plumbing.Hash][]string{},
 		blobs: map[plumbing.Hash][]*earlyFile{}, files: map[string]*earlyFile{}}
 }
 
@@ -72,7 +74,7 @@ func (e *Early) Object(o pack.Object) error {
 	}
 	switch o.Type {
 	case plumbing.CommitObject:
-		if o.ID == e.commit && len(o.Data) > 45 {
+		if o.ID == e.commit && len(o.Data) > 45 && !e.placed.Swap(true) { // it may be there twice
 			return e.place(plumbing.NewHash(string(o.Data[5:45])), "")
 		}
 	case plumbing.TreeObject:
@@ -142,10 +144,16 @@ func (e *Early) enter(tree plumbing.Hash, prefix string) error {
 		path := prefix + x.Name
 		switch x.Mode {
 		case treepath.Dir:
+			if !e.o.Cone.Enters(path) {
+				continue
+			}
 			if err := e.put(x.ID, path+"/"); err != nil {
 				return err
 			}
 		case treepath.File, treepath.Exec:
+			if !e.o.Cone.Has(path) {
+				continue
+			}
 			f := &earlyFile{path: path, mode: x.Mode, id: x.ID}
 			e.files[path] = f
 			e.blobs[x.ID] = append(e.blobs[x.ID], f)
@@ -180,7 +188,7 @@ func (e *Early) blob(o pack.Object) error {
 	var err error
 	for _, f := range files {
 		if err == nil {
-			err = d.write(e.root, f, o.Data)
+			err = d.write(e.root, f, o.Data, e.o)
 			e.count.Add(1)
 		}
 	}
@@ -193,7 +201,7 @@ func (e *Early) blob(o pack.Object) error {
 	return nil
 }
 
-func (d *earlyDir) write(root *fsx.Dir, f *earlyFile, data []byte) error {
+func (d *earlyDir) write(root *fsx.Dir, f *earlyFile, data []byte, o Options) error {
 	at := strings.LastIndexByte(f.path, '/') + 1
 	if prefix := f.path[:at]; d.Dir == nil || prefix != d.prefix {
 		d.close(root)
@@ -207,11 +215,7 @@ func (d *earlyDir) write(root *fsx.Dir, f *earlyFile, data []byte) error {
 			d.Dir = sub
 		}
 	}
-	perm := uint32(0o666)
-	if f.mode == treepath.Exec {
-		perm = 0o777
-	}
-	out, err := d.OpenFile(f.path[at:], unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, perm)
+	out, err := d.OpenFile(f.path[at:], unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, permOf(f.mode, o.ReadOnly))
 	if err != nil {
 		return err
 	}
@@ -238,12 +242,18 @@ func (e *Early) Written() string {
 	return fmt.Sprintf(", %d files written", e.count.Load())
 }
 
-// Close is called when the pack has come.
-func (e *Early) Close() {
+// Pause is called when a pack has come. There may be another one.
+func (e *Early) Pause() {
 	for _, d := range e.idle {
 		d.close(e.root)
 	}
-	e.idle, e.trees, e.places, e.blobs = nil, nil, nil, nil
+	e.idle = nil
+}
+
+// Close is called when all has come.
+func (e *Early) Close() {
+	e.Pause()
+	e.trees, e.places, e.blobs = nil, nil, nil
 }
 
 // Undo removes all that was written.

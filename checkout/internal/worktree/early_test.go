@@ -15,7 +15,7 @@ import (
 // takeEarly receives what pack-objects makes of the list, and has files written meanwhile.
 func (w *work) takeEarly(r repo, commit plumbing.Hash, list string, args ...string) (*Early, error) {
 	w.t.Helper()
-	early := NewEarly(w.root, commit)
+	early := NewEarly(w.root, commit, Options{})
 	defer early.Close()
 	stream := r.git(list, append([]string{"pack-objects", "-q", "--stdout"}, args...)...)
 	var err error
@@ -124,7 +124,7 @@ func TestEarlyHostileTrees(t *testing.T) {
 			t.Errorf("%s: %d files written", name, n)
 		}
 		if name != "bomb" { // that takes it a while
-			if err := w.store.Verify(ctx, commit, nil); fail.Of(err) != fail.BadData {
+			if err := w.store.Verify(ctx, commit, nil, false); fail.Of(err) != fail.BadData {
 				t.Errorf("%s: %v", name, err)
 			}
 		}

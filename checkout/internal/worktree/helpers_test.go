@@ -160,7 +160,7 @@ func (w *work) take(r repo, commit plumbing.Hash) {
 func (w *work) checkout(r repo, commit plumbing.Hash, o Options) (Summary, error) {
 	w.t.Helper()
 	w.take(r, commit)
-	if err := w.store.Verify(ctx, commit, nil); err != nil {
+	if err := w.store.Verify(ctx, commit, nil, false); err != nil {
 		return Summary{}, err
 	}
 	return w.write(commit, o)

@@ -86,7 +86,7 @@ func TestMountPoints(t *testing.T) {
 	}
 	write(t, w.path("stray/deep/strayfile"), "x", 0o644)
 	sum := w.must(r, c, Options{})
-	if sum.Removed != 4 || !slices.Contains(sum.Mounts, `4 mount points among what is not in the commit, left alone: "mem" and others`) {
+	if sum.Removed != 4 || !slices.Contains(sum.Notes, `4 mount points among what is not in the commit, left alone: "mem" and others`) {
 		t.Errorf("%+v\n%s", sum, w.out.String())
 	}
 	for _, name := range []string{"vol/sub/precious", "stray/deep/vol/sub/precious", "stray/mounted file", "mem/precious"} {

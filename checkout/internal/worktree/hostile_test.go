@@ -65,7 +65,7 @@ func TestHostileTrees(t *testing.T) {
 		list := r.git("", "cat-file", "--batch-all-objects", "--batch-check=%(objectname)")
 		c := r.id("", "commit-tree", "-m", "m", tree.String())
 		s := storeOf(t, r, list+c.String()+"\n")
-		verr := s.Verify(ctx, c, nil)
+		verr := s.Verify(ctx, c, nil, false)
 		if strings.HasPrefix(rule, "link ") && rule > "link 1" && rule < "link 5" {
 			verr = fail.Errorf(fail.BadData, "Verify does not read blobs")
 		}

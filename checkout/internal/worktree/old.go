@@ -2,6 +2,7 @@ package worktree
 
 import (
 	"sort"
+	"strings"
 
 	"run-task/checkout/internal/index"
 )
@@ -16,6 +17,27 @@ type Old struct {
 
 // trusts tells whether a change would have changed the entry's metadata: not if the file is as young as the index (gitformat-index, "racy git").
 func (o *Old) trusts(e *index.Entry) bool { return e.Stat.Before(o.Sec, o.Nsec) }
+
+// hasFile and hasDir tell what the earlier run's tree had at a path.
+func (o *Old) hasFile(path string) bool {
+	if o == nil {
+		return false
+	}
+	i := o.search(path)
+	return i < len(o.Entries) && o.Entries[i].Path == path && !o.Entries[i].Skip
+}
+
+func (o *Old) hasDir(path string) bool {
+	if o == nil {
+		return false
+	}
+	i := o.search(path + "/")
+	return i < len(o.Entries) && strings.HasPrefix(o.Entries[i].Path, path+"/")
+}
+
+func (o *Old) search(path string) int {
+	return sort.Search(len(o.Entries), func(i int) bool { return o.Entries[i].Path >= path })
+}
 
 // find is the entry of a file directly in a directory.
 func (o *Old) find(in *index.Tree, path string) *index.Entry {

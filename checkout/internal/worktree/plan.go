@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"sort"
 	"strings"
@@ -24,6 +25,7 @@ type file struct {
 	early bool   // because Early wrote it
 	known bool   // Stat is from a time when what stood there was right
 	lfs   bool   // content is a Git LFS pointer
+	perm  uint32 // if not 0, what stands there is right, but needs these permissions
 }
 
 // plan is all that the worktree shall hold, made and checked before anything is touched.
@@ -32,6 +34,8 @@ type plan struct {
 	files      []file // in the index's order, which is that of walking the tree
 	top        *index.Tree
 	same       bool // as the earlier run's
+	cone       *Cone
+	visible    []int // with a cone, how many of the files before each are in it
 	attributes attributes
 	modules    []byte // the content of .gitmodules
 }
@@ -46,12 +50,15 @@ type level struct {
 }
 
 // makePlan walks the tree, but for the directories that are as the earlier run left them: those were checked then.
-func makePlan(ctx context.Context, tree plumbing.Hash, objects Source, old *Old) (*plan, error) {
-	p := &plan{objects: objects, top: &index.Tree{ID: tree}}
+func makePlan(ctx context.Context, tree plumbing.Hash, objects Source, old *Old, cone *Cone) (*plan, error) {
+	p := &plan{objects: objects, top: &index.Tree{ID: tree}, cone: cone}
 	if old != nil && old.Top.ID == tree {
-		p.same, p.top = true, &index.Tree{}
+		p.top = &index.Tree{}
 		p.carry(p.top, old.Top, old)
-		return p, nil
+		if p.same = !p.narrow(cone); p.same {
+			return p, nil
+		}
+		return p, p.lookAgain()
 	}
 	stack := []level{{dir: p.top}}
 	if old != nil {
@@ -78,7 +85,7 @@ func makePlan(ctx context.Context, tree plumbing.Hash, objects Source, old *Old)
 			in.dir.Subs = append(in.dir.Subs, sub)
 			if was != nil && was.ID == e.ID {
 				p.carry(sub, was, old)
-				return treepath.SkipDir
+				return fs.SkipDir
 			}
 			stack = append(stack, level{path + "/", sub, was})
 			return nil
@@ -96,6 +103,7 @@ func makePlan(ctx context.Context, tree plumbing.Hash, objects Source, old *Old)
 	for len(stack) > 0 {
 		leave()
 	}
+	p.narrow(cone)
 	if err == nil {
 		err = p.checkModules(p.modules)
 	}
@@ -143,7 +151,7 @@ func (p *plan) lookAgain() error {
 func (p *plan) look(f *file, name string) error {
 	attributes := name == attributesName && f.Mode != treepath.Gitlink
 	modules := f.Path == ".gitmodules" && f.Mode != treepath.Gitlink
-	if f.Mode != treepath.Link && !attributes && !modules {
+	if f.Mode != treepath.Link && !attributes && !modules || !p.cone.Has(f.Path) {
 		return nil
 	}
 	data, err := readAs(p.objects, plumbing.BlobObject, f.ID)

@@ -15,6 +15,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"golang.org/x/sys/unix"
 
+	"run-task/checkout/internal/ignore"
 	"run-task/checkout/internal/index"
 	"run-task/checkout/internal/treepath"
 	"run-task/internal/fail"
@@ -29,7 +30,10 @@ type scan struct {
 	ctx      context.Context
 	plan     *plan
 	clean    Clean
+	ignore   *ignore.Matcher // where ignored files stay
+	old      *Old
 	keep     []string
+	readOnly bool
 	uid      uint32
 	progress *logs.Progress
 	early    *Early
@@ -66,9 +70,12 @@ func (s *scan) start(wait *sync.WaitGroup, descend func(*scan) error) bool {
 	default:
 		return false
 	}
+	one := *s
+	one.found, one.buf = found{}, nil
+	if s.ignore != nil {
+		one.ignore = s.ignore.Clone()
+	}
 	wait.Go(func() {
-		one := *s
-		one.found, one.buf = found{}, nil
 		err := descend(&one)
 		<-s.others.free
 		s.others.mu.Lock()
@@ -85,15 +92,19 @@ type child struct {
 	dir  *index.Tree
 }
 
+// maxPrefix is how long a path may become: no program gets at what has a longer one in one step (PATH_MAX is 4096).
+const maxPrefix = 64 << 10
+
 // place is an open directory, and what decides whether names in it can be removed.
 type place struct {
 	*fsx.Dir
 	prefix string // "" or ends with "/"
+	depth  int
 	st     fsx.Stat
 }
 
 func newScan(ctx context.Context, p *plan, o Options, progress *logs.Progress) *scan {
-	return &scan{ctx: ctx, plan: p, clean: o.Clean, keep: o.Keep, uid: uint32(os.Geteuid()), progress: progress, early: o.Early,
+	return &scan{ctx: ctx, plan: p, clean: o.Clean, old: o.Old, keep: o.Keep, readOnly: o.ReadOnly, uid: uint32(os.Geteuid()), progress: progress, early: o.Early,
 		others: &others{free: make(chan struct{}, runtime.GOMAXPROCS(0)-1)}}
 }
 
@@ -111,7 +122,14 @@ func (s *scan) top(root *fsx.Dir) error {
 	if err := s.writable(root, ".", st); err != nil {
 		return err
 	}
-	if err := cmp.Or(s.tracked(place{root, "", st}, s.plan.top), s.others.err); err != nil {
+	if s.clean == KeepIgnored {
+		rules, err := s.plan.ignoreRules("")
+		if err != nil {
+			return err
+		}
+		s.ignore = ignore.New(nil, rules)
+	}
+	if err := cmp.Or(s.tracked(place{root, "", 0, st}, s.plan.top), s.others.err); err != nil {
 		return err
 	}
 	s.add(s.others.found)
@@ -119,18 +137,22 @@ func (s *scan) top(root *fsx.Dir) error {
 	return nil
 }
 
-// children are the names that the plan has in a directory.
+// children are the names that the plan wants in a directory.
 func (p *plan) children(dir *index.Tree, prefix string) map[string]child {
 	all := make(map[string]child, len(dir.Subs))
 	subs := dir.Subs
 	for i := dir.First; i < dir.First+dir.Files; {
 		if len(subs) > 0 && subs[0].First == i {
-			all[subs[0].Name] = child{dir: subs[0]}
+			if p.shows(subs[0]) {
+				all[subs[0].Name] = child{dir: subs[0]}
+			}
 			i += subs[0].Files
 			subs = subs[1:]
 			continue
 		}
-		all[p.files[i].Path[len(prefix):]] = child{file: &p.files[i]}
+		if f := &p.files[i]; !f.Skip {
+			all[f.Path[len(prefix):]] = child{file: f}
+		}
 		i++
 	}
 	return all
@@ -163,7 +185,7 @@ func (s *scan) tracked(in place, dir *index.Tree) error {
 			return err
 		}
 		is := known[name]
-		if is.dir != nil && st.IsDir() && s.start(&wait, func(one *scan) error { return one.descend(in, name, st, is.dir) }) {
+		if is.dir != nil && st.IsDir() && st.UID == s.uid && s.start(&wait, func(one *scan) error { return one.descend(in, name, st, is.dir) }) {
 			continue
 		}
 		if err := s.one(in, name, st, is); err != nil {
@@ -177,7 +199,7 @@ func (s *scan) one(in place, name string, st fsx.Stat, is child) error {
 	f := is.file
 	submodule := f != nil && f.Mode == treepath.Gitlink
 	switch {
-	case (is.dir != nil || submodule) && st.IsDir():
+	case (is.dir != nil || submodule) && st.IsDir() && st.UID == s.uid: // or its owner could change what we write
 		if submodule {
 			f.keep = true
 			s.restat(f, st)
@@ -190,15 +212,49 @@ func (s *scan) one(in place, name string, st fsx.Stat, is child) error {
 		return s.inTheWay(in, name, st)
 	case f != nil:
 		var err error
-		if f.keep, err = s.right(in, name, f, st); err != nil || f.keep {
+		if f.keep, err = s.right(in, name, f, st); err != nil {
 			return err
 		}
+		if f.keep {
+			f.repair(st, s.readOnly)
+			return nil
+		}
 		return s.inTheWay(in, name, st)
-	case s.clean == All && !(in.prefix == "" && IsLostAndFound(name, st)):
-		_, err := s.stray(in, name, st)
+	case in.prefix == "" && IsLostAndFound(name, st):
+		return nil
+	}
+	if fate := s.fate(in.prefix+name, name, st.IsDir()); fate != stays {
+		_, err := s.stray(in, name, st, fate)
 		return err
 	}
 	return nil
+}
+
+// fate is what becomes of a name that the plan does not have.
+type fate int
+
+const (
+	goes    fate = iota
+	depends      // a directory that goes unless something in it stays
+	stays
+)
+
+// fate follows git clean and git checkout: what was the earlier commit's and is not this one's goes in any case.
+func (s *scan) fate(full, name string, dir bool) fate {
+	switch {
+	case s.clean == All:
+		return goes
+	case s.clean == KeepIgnored && !s.ignore.Ignored(name, dir):
+		if dir {
+			return depends
+		}
+		return goes
+	case dir && s.old.hasDir(full):
+		return depends
+	case !dir && s.old.hasFile(full):
+		return goes
+	}
+	return stays
 }
 
 // restat notes what the metadata of a file are now, which is right.
@@ -216,15 +272,20 @@ func (s *scan) descend(in place, name string, st fsx.Stat, dir *index.Tree) erro
 	if mount, err := in.IsMount(name); err != nil || mount {
 		return mountError(full, err)
 	}
+	if s.ignore != nil {
+		rules, err := s.plan.ignoreRules(full + "/")
+		if err != nil {
+			return err
+		}
+		s.ignore.Enter(name, rules)
+		defer s.ignore.Leave()
+	}
 	sub, err := s.enter(in, name, st)
 	if err != nil {
 		return err
 	}
 	defer sub.Close()
-	if err := s.writable(sub, full, st); err != nil {
-		return err
-	}
-	return s.tracked(place{sub, full + "/", st}, dir)
+	return s.tracked(place{sub, full + "/", in.depth + 1, st}, dir)
 }
 
 func mountError(name string, err error) error {
@@ -237,15 +298,15 @@ func mountError(name string, err error) error {
 
 // inTheWay has what stands where the plan has something else removed.
 func (s *scan) inTheWay(in place, name string, st fsx.Stat) error {
-	mounted, err := s.stray(in, name, st)
+	mounted, err := s.stray(in, name, st, goes)
 	if err != nil || mounted {
 		return mountError(in.prefix+name, err)
 	}
 	return nil
 }
 
-// stray has a name and all below it removed, but for mount points and what leads to them: mounted says that there are some.
-func (s *scan) stray(in place, name string, st fsx.Stat) (mounted bool, err error) {
+// stray has a name and all below it removed, but for mount points, what stays by its fate, and what leads to these: some says that there are such.
+func (s *scan) stray(in place, name string, st fsx.Stat, f fate) (some bool, err error) {
 	if s.ctx.Err() != nil {
 		return false, context.Cause(s.ctx)
 	}
@@ -264,8 +325,8 @@ func (s *scan) stray(in place, name string, st fsx.Stat) (mounted bool, err erro
 	}
 	before := len(s.remove)
 	if st.IsDir() {
-		if mounted, err = s.inside(in, name, st); err != nil || mounted {
-			return mounted, err
+		if some, err = s.inside(in, name, st, f); err != nil || some {
+			return some, err
 		}
 	}
 	s.remove = append(s.remove[:before], full) // instead of what is below it
@@ -273,7 +334,7 @@ func (s *scan) stray(in place, name string, st fsx.Stat) (mounted bool, err erro
 }
 
 // inside looks through a stray directory. An empty one can be removed whoever owns it.
-func (s *scan) inside(in place, name string, st fsx.Stat) (mounted bool, err error) {
+func (s *scan) inside(in place, name string, st fsx.Stat, f fate) (some bool, err error) {
 	full := in.prefix + name
 	sub, err := s.enter(in, name, st)
 	if err != nil {
@@ -287,22 +348,38 @@ func (s *scan) inside(in place, name string, st fsx.Stat) (mounted bool, err err
 	if err := s.writable(sub, full, st); err != nil {
 		return false, err
 	}
+	if f == depends && s.ignore != nil {
+		if slices.Contains(names, ".git") { // a repository of its own is no part of this one
+			f = goes
+		}
+		s.ignore.Enter(name, theirRules(sub))
+		defer s.ignore.Leave()
+	}
 	for _, n := range names {
 		below, err := sub.Lstat(n)
 		if err != nil {
 			return false, err
 		}
-		m, err := s.stray(place{sub, full + "/", st}, n, below)
-		if err != nil {
-			return false, err
+		fate := goes
+		if f == depends {
+			fate = s.fate(full+"/"+n, n, below.IsDir())
 		}
-		mounted = mounted || m
+		more := fate == stays
+		if !more {
+			if more, err = s.stray(place{sub, full + "/", in.depth + 1, st}, n, below, fate); err != nil {
+				return false, err
+			}
+		}
+		some = some || more
 	}
-	return mounted, nil
+	return some, nil
 }
 
 // enter opens a directory; one of ours that lacks permissions gets them first.
 func (s *scan) enter(in place, name string, st fsx.Stat) (*fsx.Dir, error) {
+	if in.depth > fsx.TooDeep || len(in.prefix) > maxPrefix {
+		return nil, fail.Errorf(fail.PurgeCache, "%.100q and more: directories are too deep in each other to be looked through", in.prefix).WithHint("purge the cache that the checkout is in")
+	}
 	err := error(nil)
 	if (s.uid == 0 || s.uid == st.UID) && st.Perm()&0o700 != 0o700 {
 		err = in.MakeWritable(name)

@@ -35,14 +35,17 @@ type Source interface {
 type Clean int
 
 const (
-	All  Clean = iota // they are removed: strays, ignored files, nested repositories; a volume's own lost+found stays
-	None              // they stay, unless they stand where the tree has something else
+	All         Clean = iota // they are removed: strays, ignored files, nested repositories; a volume's own lost+found stays
+	KeepIgnored              // those that git ignores stay (gitignore(5)), the rest is removed
+	None                     // they stay, unless they stand where the tree has something else
 )
 
 // Options are Write's; the zero value cleans all.
 type Options struct {
-	Clean Clean
-	Keep  []string // paths that are somebody else's, such as a cache inside the worktree: they and what is below them are not looked at
+	Clean    Clean
+	Cone     *Cone    // what of the tree is wanted, nil for all
+	ReadOnly bool     // leave files and directories, root included, without write permission; else what is the tree's gets its owner's
+	Keep     []string // paths that are somebody else's, such as a cache inside the worktree: they and what is below them are not looked at
 
 	Early *Early // what it wrote into root is right, if nil nothing was
 	Old   *Old   // what an earlier Write left here, nil if nobody knows
@@ -65,7 +68,7 @@ type Summary struct {
 	Bytes    int64    // written
 	Changed  bool     // something was, if only the index
 	Warnings []string // about the tree
-	Mounts   []string // a warning about what is in the directory
+	Notes    []string // about what is in the directory, and what was asked for
 }
 
 // Write brings root to exactly tree and then writes gitdir's "index", atomically; root's .git is not touched otherwise. A
@@ -76,10 +79,10 @@ type Summary struct {
 // (fail.BadData), if something that has to go belongs to another uid (fail.PurgeCache) or is a mount point or kept (fail.Usage). Mount
 // points among strays are left alone. Full and read-only disks are fail.IO; ctx ends it between files.
 //
-// Summary.Warnings and Mounts have one line for each class of thing that git would have done and Write does not: they are for the caller to
+// Summary.Warnings and Notes have one line for each class of thing that git would have done and Write does not: they are for the caller to
 // print. .gitattributes are read, but no content is converted.
 func Write(ctx context.Context, log *logs.Log, root, gitdir *fsx.Dir, tree plumbing.Hash, objects Source, o Options) (Summary, error) {
-	p, err := makePlan(ctx, tree, objects, o.Old)
+	p, err := makePlan(ctx, tree, objects, o.Old, o.Cone)
 	if err != nil {
 		return Summary{}, err
 	}
@@ -89,9 +92,10 @@ func Write(ctx context.Context, log *logs.Log, root, gitdir *fsx.Dir, tree plumb
 	if err := s.top(root); err != nil {
 		return Summary{}, err
 	}
-	w := &writer{ctx: ctx, root: root, plan: p, progress: progress}
-	w.sum.Mounts = class("mount points among what is not in the commit, left alone", slices.Sorted(slices.Values(s.mounts)))
-	w.sum.Changed = !p.same || s.changed || len(s.remove) > 0 || slices.ContainsFunc(p.files, func(f file) bool { return !f.keep })
+	w := &writer{ctx: ctx, root: root, plan: p, readOnly: o.ReadOnly, progress: progress}
+	w.sum.Notes = slices.Concat(class("mount points among what is not in the commit, left alone", slices.Sorted(slices.Values(s.mounts))),
+		class("directories in sparse= that the commit does not have", o.Cone.missing(p)))
+	w.sum.Changed = !p.same || s.changed || len(s.remove) > 0 || slices.ContainsFunc(p.files, func(f file) bool { return !f.keep || f.perm != 0 })
 	if o.Begin != nil && w.sum.Changed {
 		if err := o.Begin(); err != nil {
 			return Summary{}, err
@@ -104,6 +108,11 @@ func Write(ctx context.Context, log *logs.Log, root, gitdir *fsx.Dir, tree plumb
 	defer w.close()
 	if err := w.all(); err != nil {
 		return w.sum, err
+	}
+	if o.ReadOnly {
+		if err := w.protect(p.top, ""); err != nil {
+			return w.sum, err
+		}
 	}
 	if p.same {
 		w.sum.Warnings = o.Old.Warnings
@@ -120,6 +129,7 @@ type writer struct {
 	ctx      context.Context
 	root     *fsx.Dir
 	plan     *plan
+	readOnly bool
 	progress *logs.Progress
 	sum      Summary
 
@@ -147,8 +157,11 @@ func (w *writer) all() error {
 }
 
 func (w *writer) one(f *file) error {
-	if f.Mode != treepath.Gitlink {
+	if f.Mode != treepath.Gitlink && !f.Skip {
 		w.sum.Files++
+	}
+	if f.perm != 0 {
+		return w.chmod(f)
 	}
 	if f.early {
 		w.sum.Written++
@@ -199,11 +212,7 @@ func (w *writer) file(dir *fsx.Dir, name string, f *file) error {
 	if err != nil && !large {
 		return err
 	}
-	perm := uint32(0o666)
-	if f.Mode == treepath.Exec {
-		perm = 0o777
-	}
-	out, err := dir.OpenFile(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, perm)
+	out, err := dir.OpenFile(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, permOf(f.Mode, w.readOnly))
 	if err != nil {
 		return err
 	}
