@@ -76,7 +76,8 @@ func (g *gitdir) unseal(state []byte, packs []string) (old *worktree.Old, same b
 		return nil, false
 	}
 	if now, err := g.packStats(packs); err == nil && s.State == sum256(state) {
-		same = slices.Equal(now, s.Packs)
+		young := func(st index.Stat) bool { return !st.Before(s.Sec, s.Nsec) } // a change at the same time would not show
+		same = slices.Equal(now, s.Packs) && !slices.ContainsFunc(now, young)
 	}
 	idx, err := g.dir.ReadFile("index", maxIndex)
 	if err != nil || sum256(idx) != s.Index {

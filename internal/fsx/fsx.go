@@ -6,6 +6,7 @@
 package fsx
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -130,6 +131,31 @@ func (d *Dir) OpenFile(name string, flags int, perm uint32) (*os.File, error) {
 		return nil, d.err("open", name, err)
 	}
 	return os.NewFile(uintptr(f), path.Join(d.name, name)), nil
+}
+
+// Create makes a file that is not there yet, no component of name being a link, and tells its metadata. On an error a part of it may be there.
+// It is WriteFile without all that makes it safe, for thousands of files.
+func (d *Dir) Create(name string, data []byte, perm uint32) (st Stat, err error) {
+	err = d.at("create", name, func(at int, base string) error {
+		fd, err := retry(func() (int, error) {
+			return unix.Openat(at, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, perm)
+		})
+		if err != nil {
+			return err
+		}
+		for len(data) > 0 && err == nil {
+			var n int
+			n, err = retry(func() (int, error) { return unix.Write(fd, data) })
+			data = data[max(n, 0):]
+		}
+		var raw unix.Stat_t
+		if err == nil {
+			err = unix.Fstat(fd, &raw)
+			st = fromStat(&raw)
+		}
+		return cmp.Or(err, unix.Close(fd))
+	})
+	return st, err
 }
 
 // Lstat tells what stands at name, a link itself included.

@@ -184,3 +184,29 @@ func TestLockKeepsOthersOut(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestCreate(t *testing.T) {
+	d, in, _ := tree(t)
+	data := []byte(strings.Repeat("0123456789", 300_000))
+	st, err := d.Create("new", data, 0o640)
+	if got, rerr := os.ReadFile(filepath.Join(in, "new")); err != nil || rerr != nil || string(got) != string(data) {
+		t.Error(err, rerr, len(got))
+	}
+	if now, err := d.Lstat("new"); err != nil || now != st || st.Perm()&^0o640 != 0 || st.Size != int64(len(data)) {
+		t.Error(st, now, err)
+	}
+	if err := os.Symlink(filepath.Join(in, "elsewhere"), filepath.Join(in, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"new", "link"} {
+		if _, err := d.Create(name, []byte("x"), 0o644); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := d.Create("none/new", nil, 0o644); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(in, "new")); err != nil || len(got) != len(data) {
+		t.Error(len(got), err)
+	}
+}

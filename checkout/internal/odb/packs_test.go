@@ -86,12 +86,12 @@ func TestWhole(t *testing.T) {
 	late := r.commit(map[string]string{"late": "x"})
 	r.git("", "tag", "-a", "-m", "x", "of-late")
 	lateTag := r.git("", "rev-parse", "of-late")
-	blob := r.git("", "rev-parse", "HEAD:late")
+	blob, lateTree := r.git("", "rev-parse", "HEAD:late"), r.git("", "rev-parse", "HEAD^{tree}")
 	for name, c := range map[string]struct {
 		more  string
 		whole bool
 	}{
-		"nothing else": {"", true}, "its tag": {tag, true}, "a commit": {late.String() + "\n", false}, "a tag of nothing": {lateTag, false}, "a blob": {blob, false},
+		"nothing else": {"", true}, "its tag": {tag, true}, "a commit": {late.String() + "\n", false}, "a tag of nothing": {lateTag, false}, "a blob": {blob, true}, "a tree": {lateTree, false},
 	} {
 		s := received(t, []byte(r.git(needed+c.more, "pack-objects", "-q", "--stdout")))
 		if err := s.Verify(ctx, head, nil, false); err != nil || s.Whole() != c.whole {

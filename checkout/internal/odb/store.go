@@ -19,6 +19,9 @@ type Store struct {
 	packs  []member
 	total  int    // objects
 	proven []bool // by number, those that the last Verify has seen
+
+	trees map[plumbing.Hash][]byte // of the worktree, which are needed twice
+	kept  int                      // bytes of them
 }
 
 // member is one of the packs. Those of an earlier run are whole: whatever their objects name is there, too.
@@ -26,10 +29,11 @@ type member struct {
 	*pack.Pack
 	first int // number in the store of its first object
 	whole bool
+	links *links // of a pack that was received
 }
 
-func (s *Store) add(p *pack.Pack, whole bool) {
-	s.packs = append(s.packs, member{p, s.total, whole})
+func (s *Store) add(p *pack.Pack, whole bool, l *links) {
+	s.packs = append(s.packs, member{p, s.total, whole, l})
 	s.total += p.Len()
 }
 
@@ -40,6 +44,7 @@ const (
 	maxWhole = 256 << 20 // the size of the largest commit, tag or tree: a tree of five million entries
 	maxBase  = 64 << 20  // and of the largest base of a thin pack's delta
 	maxBases = 16 << 20  // what each opened pack keeps of bases
+	maxKept  = 32 << 20  // bytes of trees
 )
 
 // Open opens packs of an earlier run, of which the caller knows that nobody changed them since and that they are whole, see Whole. Deltas with large
@@ -53,7 +58,7 @@ func Open(dir, spill *fsx.Dir, names []string) (*Store, error) {
 			return nil, err
 		}
 		p.Foreign(spill, maxBases)
-		s.add(p, true)
+		s.add(p, true, nil)
 	}
 	return s, nil
 }
@@ -64,9 +69,17 @@ func (s *Store) Receive(ctx context.Context, dir *fsx.Dir, r io.Reader, o pack.O
 	if s.total > 0 {
 		o.Base = s.base
 	}
+	l, next := newLinks(), o.Object
+	o.Object = func(object pack.Object) error {
+		l.object(object)
+		if next == nil {
+			return nil
+		}
+		return next(object)
+	}
 	p, err := pack.Receive(ctx, dir, r, o)
 	if err == nil {
-		s.add(p, false)
+		s.add(p, false, l)
 	}
 	return err
 }
@@ -144,6 +157,9 @@ func (s *Store) find(id plumbing.Hash) (*member, int, error) {
 // Read reads an object and proves once more that its content has that name: it had when it was received, so one that has not
 // is fail.PurgeCache. One that is not there is plumbing.ErrObjectNotFound (and fail.BadData), a blob of more than 8 MiB is ErrLarge.
 func (s *Store) Read(id plumbing.Hash) (plumbing.ObjectType, []byte, error) {
+	if data, ok := s.trees[id]; ok {
+		return plumbing.TreeObject, data, nil
+	}
 	m, n, err := s.find(id)
 	if err != nil {
 		return 0, nil, err

@@ -89,7 +89,8 @@ func header(data []byte, word string) (id plumbing.Hash, rest []byte, ok bool) {
 // what needs it: fail.BadData. What is in a pack that is known to be whole is not looked at again, nor is its path. Of a partial repository blobs may be
 // missing: see Missing.
 func (s *Store) Verify(ctx context.Context, want plumbing.Hash, shallow []plumbing.Hash, partial bool) error {
-	v := &verifier{store: s, ctx: ctx, partial: partial, seen: make([]bool, s.total), shallow: map[plumbing.Hash]bool{}}
+	linked := !slices.ContainsFunc(s.packs, func(m member) bool { return !m.whole && (m.links == nil || !m.links.complete(s, partial)) })
+	v := &verifier{store: s, ctx: ctx, partial: partial, linked: linked, seen: make([]bool, s.total), shallow: map[plumbing.Hash]bool{}}
 	for _, id := range shallow {
 		v.shallow[id] = true
 	}
@@ -139,12 +140,13 @@ func (s *Store) Missing(ctx context.Context, tree plumbing.Hash, enters, has fun
 	return ids, err
 }
 
-// Whole tells whether all packs are whole: whatever their objects name is there. Those that Verify has found necessary, to the last object, are.
+// Whole tells whether all packs are whole: whatever their objects name is there. Verify finds that out.
 func (s *Store) Whole() bool {
 	return !slices.ContainsFunc(s.packs, func(m member) bool { return !m.whole })
 }
 
-// settle finds the packs of which every object was seen, is in a whole pack, too, or is a tag of such a one.
+// settle finds the packs of which every object was seen, is in a whole pack, too, or is a tag of such a one. Trees and blobs need not be seen if whatever
+// trees name is there.
 func (v *verifier) settle() {
 	fine := func(m *member, n int) bool {
 		id := m.ID(n)
@@ -155,7 +157,7 @@ func (v *verifier) settle() {
 			}
 		}
 		at, n, ok := v.store.lookup(id)
-		return ok && (at.whole || v.seen[at.first+n])
+		return ok && (at.whole || v.seen[at.first+n] || v.linked && (at.Type(n) == plumbing.TreeObject || at.Type(n) == plumbing.BlobObject))
 	}
 	var whole []*member
 	for i := range v.store.packs {
@@ -215,6 +217,7 @@ type verifier struct {
 	store   *Store
 	ctx     context.Context
 	partial bool
+	linked  bool   // whatever a tree names is there
 	seen    []bool // by number
 	shallow map[plumbing.Hash]bool
 	commits []link
@@ -241,8 +244,14 @@ func (v *verifier) worktree(root plumbing.Hash) error {
 		if v.ctx.Err() != nil {
 			return nil, context.Cause(v.ctx)
 		}
-		return v.store.readAs(plumbing.TreeObject, id)
+		data, err := v.store.readAs(plumbing.TreeObject, id)
+		if s := v.store; err == nil && s.kept+len(data) <= maxKept {
+			s.trees[id] = data
+			s.kept += len(data)
+		}
+		return data, err
 	}
+	v.store.trees, v.store.kept = map[plumbing.Hash][]byte{}, 0
 	return treepath.Walk(root, read, func(path string, e treepath.Entry) error {
 		if e.Mode == treepath.Gitlink {
 			return nil
@@ -288,9 +297,11 @@ func (v *verifier) history() error {
 			return err
 		}
 		by := "commit " + c.id.String()
-		v.trees = append(v.trees, link{tree, by})
-		if err := v.allTrees(); err != nil {
-			return err
+		if m, n, ok := v.store.lookup(tree); !v.linked || !ok || !m.whole && m.Type(n) != plumbing.TreeObject {
+			v.trees = append(v.trees, link{tree, by})
+			if err := v.allTrees(); err != nil {
+				return err
+			}
 		}
 		if v.shallow[c.id] {
 			continue

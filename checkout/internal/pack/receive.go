@@ -108,21 +108,27 @@ func (rc *receiver) err() error {
 	return rc.failed.err
 }
 
-// job is a blob for the workers.
+// job is an object that was inflated: as it is, or the data of a delta.
 type job struct {
-	e    *entry
-	data []byte
+	e      *entry
+	number uint32
+	data   []byte
 }
 
-// scan parses the stream.
+// scan parses the stream: one goroutine inflates, one puts commits, trees and tags together and passes blobs on to the workers, so that each blob comes after
+// what stands before it.
 func (rc *receiver) scan() error {
-	jobs := make(chan job, 256)
+	inflated, blobs := make(chan job, 256), make(chan job, 256)
 	var workers sync.WaitGroup
+	workers.Go(func() {
+		defer close(blobs)
+		(&assembler{receiver: rc, hash: newHasher()}).run(inflated, blobs)
+	})
 	for range rc.Workers {
-		workers.Go(func() { rc.hashBlobs(jobs) })
+		workers.Go(func() { rc.hashBlobs(blobs) })
 	}
-	err := rc.parse(jobs)
-	close(jobs)
+	err := rc.parse(inflated)
+	close(inflated)
 	workers.Wait()
 	return err
 }

@@ -58,46 +58,67 @@ func (s *scanner) small(e *entry, number uint32) error {
 		return err
 	}
 	e.crc = s.in.crc
-	switch {
-	case e.packed == plumbing.BlobObject:
-		s.queue.take(int64(cap(data)))
-		s.jobs <- job{e, data}
-		return nil
-	case e.packed.IsDelta():
-		return s.delta(e, number, data)
+	s.queue.take(int64(cap(data)))
+	s.jobs <- job{e, number, data}
+	return nil
+}
+
+// assembler gives what was inflated its ID where that can be done at once.
+type assembler struct {
+	*receiver
+	hash *hasher
+}
+
+func (a *assembler) run(inflated <-chan job, blobs chan<- job) {
+	for j := range inflated {
+		if j.e.packed == plumbing.BlobObject {
+			blobs <- j
+			continue
+		}
+		size := int64(cap(j.data))
+		if a.err() == nil {
+			a.fail(a.one(j))
+		}
+		a.queue.give(size)
 	}
-	return s.now(e, number, data)
+}
+
+func (a *assembler) one(j job) error {
+	if j.e.packed.IsDelta() {
+		return a.delta(j)
+	}
+	return a.now(j)
 }
 
 // now hands out an object that is no blob, and keeps it: deltas of it are likely to follow.
-func (s *scanner) now(e *entry, number uint32, data []byte) error {
-	if err := s.known(e, s.hash, data); err != nil {
+func (a *assembler) now(j job) error {
+	if err := a.known(j.e, a.hash, j.data); err != nil {
 		return err
 	}
-	e.done = true
-	s.recent.keep(number, data)
+	j.e.done = true
+	a.recent.keep(j.number, j.data)
 	return nil
 }
 
 // delta resolves one that is no blob and whose base is at hand, so that a checkout can go on with a directory while the stream
 // arrives. All others are kept for later.
-func (s *scanner) delta(e *entry, number uint32, ops []byte) error {
-	base, ok := s.recent.get(e.base)
-	if !ok || e.typ == plumbing.BlobObject {
-		s.deltas.keep(number, ops)
-		putBuf(ops)
+func (a *assembler) delta(j job) error {
+	ops := j.data
+	defer putBuf(ops)
+	base, ok := a.recent.get(j.e.base)
+	if !ok || j.e.typ == plumbing.BlobObject {
+		a.deltas.keep(j.number, ops)
 		return nil
 	}
-	defer putBuf(ops)
 	baseSize, size, n := deltaSizes(ops)
-	if size > s.Whole {
+	if size > a.Whole {
 		return nil
 	}
 	data := getBuf(size)
 	if n == 0 || baseSize != int64(len(base)) || !applyDelta(data, base, ops[n:]) {
-		return deltaError(e)
+		return deltaError(j.e)
 	}
-	return s.now(e, number, data)
+	return a.now(job{j.e, j.number, data})
 }
 
 func deltaError(e *entry) error {

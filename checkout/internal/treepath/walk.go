@@ -39,7 +39,7 @@ func Parse(tree []byte) ([]Entry, error) {
 		if !ok {
 			return nil, errors.New("an entry of the tree has no name")
 		}
-		mode, err := parseMode(digits)
+		mode, err := ParseMode(digits)
 		if err != nil {
 			return nil, err
 		}
@@ -51,7 +51,8 @@ func Parse(tree []byte) ([]Entry, error) {
 	return entries, nil
 }
 
-func parseMode(digits []byte) (mode uint32, err error) {
+// ParseMode reads the mode of a tree's entry: octal digits, seven at most.
+func ParseMode(digits []byte) (mode uint32, err error) {
 	if len(digits) == 0 || len(digits) > 7 {
 		return 0, fmt.Errorf("%q is no file mode", digits)
 	}

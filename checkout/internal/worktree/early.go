@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,11 +28,11 @@ type Early struct {
 
 	mu      sync.Mutex
 	stopped bool
-	entries int                                // that have a place
-	trees   map[plumbing.Hash][]treepath.Entry // that have come
-	held    int                                // entries in trees
-	again   map[plumbing.Hash]int              // places of trees that have come
-	places  map[plumbing.Hash][]string         // of trees that have not come yet: "" or ends with "/"
+	entries int                        // that have a place
+	trees   map[plumbing.Hash][]byte   // that have come
+	held    int                        // bytes of trees
+	again   map[plumbing.Hash]int      // places of trees that have come
+	places  map[plumbing.Hash][]string // of trees that have not come yet: "" or ends with "/"
 	blobs   map[plumbing.Hash][]*earlyFile
 	files   map[string]*earlyFile
 	dirs    []string // made in root
@@ -55,7 +56,7 @@ type earlyDir struct {
 
 // Bounds: what is beyond them is left to Write.
 const (
-	maxHeld  = 1 << 20 // entries of trees, which may be needed again
+	maxHeld  = 8 << 20 // bytes of trees, which may be needed later or again; with all of history most never are
 	maxEarly = 1 << 19 // files and directories
 	maxDeep  = 200     // directories in each other
 	maxAgain = 1000    // places of one tree: with few trees that name each other one could ask for any number of directories
@@ -63,7 +64,7 @@ const (
 
 // NewEarly prepares for a commit. root must be empty, but for .git. Of the options it heeds Cone and ReadOnly.
 func NewEarly(root *fsx.Dir, commit plumbing.Hash, o Options) *Early {
-	return &Early{root: root, commit: commit, o: o, trees: map[plumbing.Hash][]treepath.Entry{}, again: map[plumbing.Hash]int{}, places: map[plumbing.Hash][]string{},
+	return &Early{root: root, commit: commit, o: o, trees: map[plumbing.Hash][]byte{}, again: map[plumbing.Hash]int{}, places: map[plumbing.Hash][]string{},
 		blobs: map[plumbing.Hash][]*earlyFile{}, files: map[string]*earlyFile{}}
 }
 
@@ -90,15 +91,11 @@ func (e *Early) tree(o pack.Object) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	prefixes := e.places[o.ID]
-	if e.stopped || e.held > maxHeld && len(prefixes) == 0 {
+	if _, twice := e.trees[o.ID]; e.stopped || twice || e.held+len(o.Data) > maxHeld && len(prefixes) == 0 {
 		return nil
 	}
-	entries, err := treepath.Entries(o.Data)
-	if err != nil { // Verify says why, if it is a tree of the wanted commit
-		return nil
-	}
-	e.held += len(entries)
-	e.trees[o.ID] = entries
+	e.held += len(o.Data)
+	e.trees[o.ID] = slices.Clone(o.Data)
 	delete(e.places, o.ID)
 	for _, p := range prefixes {
 		if err := e.enter(o.ID, p); err != nil {
@@ -124,7 +121,10 @@ func (e *Early) put(tree plumbing.Hash, prefix string) error {
 
 // enter gives a tree's files their place.
 func (e *Early) enter(tree plumbing.Hash, prefix string) error {
-	entries := e.trees[tree]
+	entries, err := treepath.Entries(e.trees[tree])
+	if err != nil { // Verify says why, if it is a tree of the wanted commit
+		return nil
+	}
 	e.entries += len(entries)
 	if e.again[tree]++; e.again[tree] > maxAgain || e.entries > maxEarly || strings.Count(prefix, "/") > maxDeep {
 		e.stopped = true
@@ -215,16 +215,11 @@ func (d *earlyDir) write(root *fsx.Dir, f *earlyFile, data []byte, o Options) er
 			d.Dir = sub
 		}
 	}
-	out, err := d.OpenFile(f.path[at:], unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, permOf(f.mode, o.ReadOnly))
-	if err != nil {
-		return err
+	st, err := d.Create(f.path[at:], data, permOf(f.mode, o.ReadOnly))
+	if f.made = !errors.Is(err, fs.ErrExist); err == nil {
+		f.st, f.lfs = st, isPointer(data, int64(len(data)))
 	}
-	f.made, f.lfs = true, isPointer(data, int64(len(data)))
-	_, err = out.Write(data)
-	if err == nil {
-		f.st, err = fsx.FileStat(out)
-	}
-	return errors.Join(err, out.Close())
+	return err
 }
 
 func (d *earlyDir) close(root *fsx.Dir) {

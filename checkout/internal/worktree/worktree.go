@@ -208,24 +208,32 @@ func (f *file) restat(st fsx.Stat, err error) error {
 
 func (w *writer) file(dir *fsx.Dir, name string, f *file) error {
 	data, err := readAs(w.plan.objects, plumbing.BlobObject, f.ID)
-	large := errors.Is(err, odb.ErrLarge)
-	if err != nil && !large {
+	if errors.Is(err, odb.ErrLarge) {
+		return w.large(dir, name, f)
+	}
+	if err != nil {
 		return err
 	}
+	f.lfs = isPointer(data, int64(len(data)))
+	err = f.restat(dir.Create(name, data, permOf(f.Mode, w.readOnly)))
+	w.count(len(data))
+	return err
+}
+
+func (w *writer) large(dir *fsx.Dir, name string, f *file) error {
 	out, err := dir.OpenFile(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, permOf(f.Mode, w.readOnly))
 	if err != nil {
 		return err
 	}
-	if large {
-		err = w.stream(out, f.ID)
-	} else {
-		_, err = counted{w, out}.Write(data)
-	}
-	if err == nil {
+	if err = w.stream(out, f.ID); err == nil {
 		err = f.restat(fsx.FileStat(out))
 	}
-	f.lfs = isPointer(data, int64(len(data)))
 	return errors.Join(err, out.Close())
+}
+
+func (w *writer) count(n int) {
+	w.sum.Bytes += int64(n)
+	w.progress.Updatef("%d of %d files, %s written", w.sum.Files, len(w.plan.files), logs.Bytes(w.sum.Bytes))
 }
 
 // stream writes a blob that is too large to be held in memory.
@@ -249,8 +257,7 @@ func (c counted) Write(b []byte) (int, error) {
 		return 0, context.Cause(c.ctx)
 	}
 	n, err := c.out.Write(b)
-	c.sum.Bytes += int64(n)
-	c.progress.Updatef("%d of %d files, %s written", c.sum.Files, len(c.plan.files), logs.Bytes(c.sum.Bytes))
+	c.count(n)
 	return n, err
 }
 
