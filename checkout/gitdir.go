@@ -64,13 +64,6 @@ func (g *gitdir) publish(p *pin) error {
 			}
 		}
 	}
-	for _, pack := range p.Packs {
-		if p.Partial { // gitformat-pack(5): what its objects name and is not here can be had from the remote
-			if err := g.put(packDir+"/"+pack+".promisor", ""); err != nil {
-				return err
-			}
-		}
-	}
 	if len(p.arrived) > 0 {
 		if err := g.dir.Sync(packDir); err != nil {
 			return err
@@ -83,9 +76,22 @@ func (g *gitdir) publish(p *pin) error {
 	return g.put(stateFile, raw)
 }
 
+// promise marks the packs of a partial repository (gitformat-pack(5)): what their objects name and is not here can be had from the remote.
+func (g *gitdir) promise(p *pin) error {
+	for _, pack := range p.Packs {
+		if !p.Partial {
+			break
+		}
+		if err := g.put(packDir+"/"+pack+".promisor", ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // dress leaves in .git what we put there and nothing else: no hook, no configuration, no stale lock, no alternate object store that somebody planted.
 func (g *gitdir) dress(u wire.URL, p *pin) error {
-	if err := g.strip(p); err != nil {
+	if err := inOrder(func() error { return g.strip(p) }, func() error { return g.promise(p) }); err != nil {
 		return err
 	}
 	for _, f := range []struct{ name, content string }{

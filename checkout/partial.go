@@ -2,6 +2,7 @@ package checkout
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
@@ -29,7 +30,11 @@ func (g *gitdir) complete(ctx context.Context, log *logs.Log, u wire.URL, r *Rep
 			o.Object = g.early.Object
 		}
 		before := p.store.Len()
-		if err := g.receive(ctx, log, from, p.store, o); err != nil || p.store.Len() == before {
+		err := g.receive(ctx, log, from, p.store, o)
+		if fail.Of(err) == fail.BadData {
+			return false, fmt.Errorf("%w: %w", wire.ErrDamaged, err)
+		}
+		if err != nil || p.store.Len() == before {
 			return false, err
 		}
 		p.Packs = p.store.Names()

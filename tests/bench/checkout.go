@@ -19,9 +19,6 @@ import (
 // checkouts measures depth-1 checkouts of the Go toolchain's own source over HTTP, with a server that replays its answers (the client's side
 // alone) and with the live git http-backend.
 func checkouts(binary, dir string, runs int) error {
-	if runs == 0 {
-		runs = 7
-	}
 	root := filepath.Join(dir, "srv")
 	sha, err := goSource(root)
 	if err != nil {
@@ -79,9 +76,6 @@ func depthOne(binary, url, sha string, git, us func(run int) string) []*side {
 
 // blob measures a checkout whose one file is of 256 MB and cannot be compressed.
 func blob(binary, dir string, runs int) error {
-	if runs == 0 {
-		runs = 5
-	}
 	root := filepath.Join(dir, "blob")
 	repo := filepath.Join(root, "blob.git")
 	git := func(stdin io.Reader, args ...string) string {
@@ -123,39 +117,6 @@ func httpBackend(root string) (http.Handler, error) {
 		Path: filepath.Join(strings.TrimSpace(string(path)), "git-http-backend"),
 		Env:  []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"},
 	}), nil
-}
-
-// goSource commits the toolchain's src directory into a bare repository, with a fixed author and date, so that the same toolchain gives the same commit.
-func goSource(root string) (sha string, err error) {
-	repo := filepath.Join(root, "go.git")
-	toolchain, err := exec.Command("go", "env", "GOROOT").Output()
-	if err != nil {
-		return "", err
-	}
-	src := filepath.Join(strings.TrimSpace(string(toolchain)), "src")
-	if err := os.MkdirAll(root, 0o755); err != nil {
-		return "", err
-	}
-	git := func(args ...string) (string, error) {
-		c := exec.Command("git", append([]string{"-C", root}, args...)...)
-		c.Env = append(os.Environ(), "GIT_DIR="+repo, "GIT_WORK_TREE="+src, "GIT_AUTHOR_NAME=bench", "GIT_AUTHOR_EMAIL=bench@localhost",
-			"GIT_COMMITTER_NAME=bench", "GIT_COMMITTER_EMAIL=bench@localhost", "GIT_AUTHOR_DATE=1700000000 +0000", "GIT_COMMITTER_DATE=1700000000 +0000")
-		c.Stderr = os.Stderr
-		out, err := c.Output()
-		return strings.TrimSpace(string(out)), err
-	}
-	for _, step := range [][]string{{"init", "-q", "--bare", repo}, {"add", "-A", "-f", ":/"}, {"commit", "-q", "-m", "src"}, {"repack", "-q", "-a", "-d"}} {
-		if step[0] == "init" {
-			if out, err := exec.Command("git", step...).CombinedOutput(); err != nil {
-				return "", fmt.Errorf("git init: %w\n%s", err, out)
-			}
-			continue
-		}
-		if _, err := git(step...); err != nil {
-			return "", fmt.Errorf("git %s: %w", step[0], err)
-		}
-	}
-	return git("rev-parse", "HEAD")
 }
 
 // protocol passes the Git-Protocol header on.

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"log"
@@ -22,12 +23,17 @@ func main() {
 		measure(os.Args[2:])
 		return
 	}
-	runs := flag.Int("n", 0, "runs of each side (default: 101 for start, 7 for checkout, 5 for blob)")
+	runs := flag.Int("n", 0, "runs of each side (default: 101 for start, 21 for nothing, 5 for blob, 7 for the others)")
 	flag.Parse()
-	all := map[string]func(binary, dir string, runs int) error{"start": start, "checkout": checkouts, "blob": blob}
+	type benchmark struct {
+		run  func(binary, dir string, runs int) error
+		runs int
+	}
+	all := map[string]benchmark{"start": {start, 101}, "checkout": {checkouts, 7}, "onecore": {oneCore, 7}, "history": {histories, 7}, "next": {next, 7},
+		"nothing": {nothing, 21}, "refs": {manyRefs, 7}, "small": {small, 7}, "blob": {blob, 5}}
 	names := flag.Args()
 	if len(names) == 0 {
-		names = []string{"start", "checkout", "blob"}
+		names = []string{"start", "checkout", "onecore", "history", "next", "nothing", "refs", "small", "blob"}
 	}
 	dir, err := os.MkdirTemp("", "run-task-bench")
 	if err != nil {
@@ -43,10 +49,11 @@ func main() {
 	}
 	fmt.Printf("%s, %s, %d CPUs\n", runtime.Version(), kernel(), runtime.NumCPU())
 	for _, n := range names {
-		if all[n] == nil {
+		b, ok := all[n]
+		if !ok {
 			log.Fatalf("bench: no benchmark is called %q", n)
 		}
-		if err := all[n](binary, dir, *runs); err != nil {
+		if err := b.run(binary, dir, cmp.Or(*runs, b.runs)); err != nil {
 			log.Fatalf("bench: %s: %v", n, err)
 		}
 	}
@@ -143,9 +150,6 @@ func measure(args []string) {
 
 // start measures what run-task costs every task: from fork to the end of a command that does nothing.
 func start(binary, dir string, runs int) error {
-	if runs == 0 {
-		runs = 101
-	}
 	truth, err := exec.LookPath("true")
 	if err != nil {
 		return err

@@ -82,11 +82,17 @@ func (c *Cone) missing(p *plan) (dirs []string) {
 		return nil
 	}
 	for _, d := range c.dirs {
-		if i := p.search(d + "/"); i == len(p.files) || !strings.HasPrefix(p.files[i].Path, d+"/") {
+		if !p.hasDir(d) {
 			dirs = append(dirs, d)
 		}
 	}
 	return dirs
+}
+
+// hasDir tells whether the tree has a directory, in the cone or outside.
+func (p *plan) hasDir(path string) bool {
+	i := p.search(path + "/")
+	return i < len(p.files) && strings.HasPrefix(p.files[i].Path, path+"/")
 }
 
 // narrow marks what is outside of a cone, and tells whether that is not as before.
@@ -98,7 +104,7 @@ func (p *plan) narrow(c *Cone) (changed bool) {
 			f.Skip, f.known, changed = skip, false, true
 		}
 		if skip {
-			f.keep, f.Stat = true, index.Stat{}
+			f.keep, f.known, f.Stat = true, false, index.Stat{} // its content need not be here
 		}
 	}
 	if c != nil {

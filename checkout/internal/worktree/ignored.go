@@ -35,8 +35,13 @@ func (p *plan) ignoreRules(prefix string) (*ignore.Rules, error) {
 	return rules, nil
 }
 
-// theirRules are those of a directory that the tree does not have: caches of tools are often ignored by a file of their own. One that cannot be read says nothing.
-func theirRules(d *fsx.Dir) *ignore.Rules {
+// strayRules are those of a directory that is not in the worktree by the plan: caches of tools are often ignored by a file of their own. One that cannot
+// be read says nothing, nor does one that a commit had there: it goes, and what it named with it.
+func (s *scan) strayRules(d *fsx.Dir, full string) *ignore.Rules {
+	name := full + "/" + ignoreName
+	if s.plan.find(name) != nil || s.old.hasFile(name) {
+		return nil
+	}
 	data, err := d.ReadFile(ignoreName, ignore.MaxFile)
 	if err != nil {
 		return nil

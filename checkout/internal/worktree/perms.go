@@ -48,10 +48,10 @@ func (w *writer) chmod(f *file) error {
 	}
 	defer file.Close()
 	before, err := fsx.FileStat(file)
-	if err == nil && index.StatOf(before) == f.Stat { // or somebody changes it at this moment: then the next run looks at it
-		err = unix.Fchmod(int(file.Fd()), f.perm)
+	if err != nil || index.StatOf(before) != f.Stat { // somebody changes it at this moment: the next run looks at it, as what is known of it does not fit
+		return err
 	}
-	if err != nil {
+	if err := unix.Fchmod(int(file.Fd()), f.perm); err != nil {
 		return err
 	}
 	return f.restat(fsx.FileStat(file))
@@ -66,6 +66,25 @@ func (w *writer) protect(dir *index.Tree, name string) error {
 			}
 		}
 	}
+	if name != "" {
+		return w.withoutWrite(name)
+	}
+	for i := range w.plan.files {
+		if f := &w.plan.files[i]; f.Mode == treepath.Gitlink && !f.Skip {
+			if err := w.withoutWrite(f.Path); err != nil {
+				return err
+			}
+		}
+	}
+	err := w.withoutWrite("")
+	if errors.Is(err, unix.EPERM) { // all others are ours, the scan sees to that
+		w.sum.Notes = append(w.sum.Notes, "the directory itself belongs to somebody else and stays writable")
+		err = nil
+	}
+	return err
+}
+
+func (w *writer) withoutWrite(name string) error {
 	d, err := w.open(name)
 	if err != nil {
 		return err
@@ -74,5 +93,5 @@ func (w *writer) protect(dir *index.Tree, name string) error {
 	if err != nil || st.Perm()&0o222 == 0 {
 		return err
 	}
-	return errors.Join(unix.Fchmod(d.Fd(), st.Perm()&^0o222))
+	return unix.Fchmod(d.Fd(), st.Perm()&^0o222)
 }

@@ -25,7 +25,9 @@ type file struct {
 	early bool   // because Early wrote it
 	known bool   // Stat is from a time when what stood there was right
 	lfs   bool   // content is a Git LFS pointer
-	perm  uint32 // if not 0, what stands there is right, but needs these permissions
+
+	replace bool   // what stands there is a file or link of ours, which goes
+	perm    uint32 // if not 0, what stands there is right, but needs these permissions
 }
 
 // plan is all that the worktree shall hold, made and checked before anything is touched.
@@ -131,6 +133,16 @@ func moved(to, was *index.Tree, shift int) {
 		to.Subs[i] = &index.Tree{}
 		moved(to.Subs[i], sub, shift)
 	}
+}
+
+// replaced counts the files that go to make room.
+func replaced(p *plan) (n int) {
+	for i := range p.files {
+		if p.files[i].replace {
+			n++
+		}
+	}
+	return n
 }
 
 // lookAgain reads what warnings depend on in files that were taken over.

@@ -201,10 +201,9 @@ func (s *scan) one(in place, name string, st fsx.Stat, is child) error {
 	switch {
 	case (is.dir != nil || submodule) && st.IsDir() && st.UID == s.uid: // or its owner could change what we write
 		if submodule {
-			f.keep = true
-			s.restat(f, st)
+			f.keep, f.Stat = true, index.StatOf(st) // which git does not compare, and readonly= changes
 			if s.clean == None {
-				return nil
+				return in.MakeWritable(name)
 			}
 		}
 		return s.descend(in, name, st, is.dir)
@@ -218,6 +217,9 @@ func (s *scan) one(in place, name string, st fsx.Stat, is child) error {
 		if f.keep {
 			f.repair(st, s.readOnly)
 			return nil
+		}
+		if st.UID == s.uid && (st.IsRegular() || st.IsSymlink()) {
+			return s.makeRoom(in, name, f)
 		}
 		return s.inTheWay(in, name, st)
 	case in.prefix == "" && IsLostAndFound(name, st):
@@ -239,17 +241,18 @@ const (
 	stays
 )
 
-// fate follows git clean and git checkout: what was the earlier commit's and is not this one's goes in any case.
+// fate follows git clean and git checkout: what was the earlier commit's and is not this one's goes in any case, and so does what stands where the
+// commit has a file outside of the cone, which git would take for a changed one.
 func (s *scan) fate(full, name string, dir bool) fate {
 	switch {
-	case s.clean == All:
+	case s.clean == All || s.plan.find(full) != nil:
 		return goes
 	case s.clean == KeepIgnored && !s.ignore.Ignored(name, dir):
 		if dir {
 			return depends
 		}
 		return goes
-	case dir && s.old.hasDir(full):
+	case dir && (s.old.hasDir(full) || s.old.hasFile(full) || s.plan.hasDir(full)): // a "file" that is a directory was a submodule
 		return depends
 	case !dir && s.old.hasFile(full):
 		return goes
@@ -294,6 +297,15 @@ func mountError(name string, err error) error {
 	}
 	return fail.Errorf(fail.Usage, "%q is a mount point, cache or volume, and the commit has something else there", name).
 		WithHint("put it at a path that the repository does not use")
+}
+
+// makeRoom has a file of ours replaced when the new one is written.
+func (s *scan) makeRoom(in place, name string, f *file) error {
+	if mount, err := in.IsMount(name); err != nil || mount || slices.Contains(s.keep, f.Path) {
+		return mountError(f.Path, err)
+	}
+	f.replace = true
+	return nil
 }
 
 // inTheWay has what stands where the plan has something else removed.
@@ -352,7 +364,7 @@ func (s *scan) inside(in place, name string, st fsx.Stat, f fate) (some bool, er
 		if slices.Contains(names, ".git") { // a repository of its own is no part of this one
 			f = goes
 		}
-		s.ignore.Enter(name, theirRules(sub))
+		s.ignore.Enter(name, s.strayRules(sub, full))
 		defer s.ignore.Leave()
 	}
 	for _, n := range names {
@@ -494,12 +506,15 @@ func (s *scan) delete(log *logs.Log, root *fsx.Dir) error {
 		}
 		log.Verbosef("remove %q", name)
 		if err := root.RemoveAll(name); err != nil {
-			if !errors.Is(err, fs.ErrPermission) {
-				return err
-			}
-			return fail.Errorf(fail.PurgeCache, "%q cannot be removed: %w", path.Join(root.Name(), name), err).
-				WithHint("purge the cache that the checkout is in")
+			return removeError(path.Join(root.Name(), name), err)
 		}
 	}
 	return nil
+}
+
+func removeError(name string, err error) error {
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return fail.Errorf(fail.PurgeCache, "%q cannot be removed: %w", name, err).WithHint("purge the cache that the checkout is in")
 }

@@ -4,6 +4,7 @@
 package worktree
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -12,6 +13,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"golang.org/x/sys/unix"
@@ -92,7 +95,7 @@ func Write(ctx context.Context, log *logs.Log, root, gitdir *fsx.Dir, tree plumb
 	if err := s.top(root); err != nil {
 		return Summary{}, err
 	}
-	w := &writer{ctx: ctx, root: root, plan: p, readOnly: o.ReadOnly, progress: progress}
+	w := &writer{ctx: ctx, root: root, plan: p, readOnly: o.ReadOnly, progress: progress, done: &tally{}}
 	w.sum.Notes = slices.Concat(class("mount points among what is not in the commit, left alone", slices.Sorted(slices.Values(s.mounts))),
 		class("directories in sparse= that the commit does not have", o.Cone.missing(p)))
 	w.sum.Changed = !p.same || s.changed || len(s.remove) > 0 || slices.ContainsFunc(p.files, func(f file) bool { return !f.keep || f.perm != 0 })
@@ -104,7 +107,7 @@ func Write(ctx context.Context, log *logs.Log, root, gitdir *fsx.Dir, tree plumb
 	if err := s.delete(log, root); err != nil {
 		return Summary{}, err
 	}
-	w.sum.Removed = len(s.remove)
+	w.sum.Removed = len(s.remove) + replaced(p)
 	defer w.close()
 	if err := w.all(); err != nil {
 		return w.sum, err
@@ -125,50 +128,86 @@ func Write(ctx context.Context, log *logs.Log, root, gitdir *fsx.Dir, tree plumb
 	return w.sum, err
 }
 
+// writer is one of the goroutines that write.
 type writer struct {
 	ctx      context.Context
 	root     *fsx.Dir
 	plan     *plan
 	readOnly bool
 	progress *logs.Progress
+	done     *tally
 	sum      Summary
 
 	dir     *fsx.Dir // the directory last used
 	dirPath string
 }
 
+// tally is what all writers have done so far, for the line of progress.
+type tally struct{ files, bytes atomic.Int64 }
+
+// writers is how many goroutines write: creating files is the file system's work, which may be done for several at a time also on one core.
+const writers = 4
+
 // all writes regular files and submodules' directories, and then the links: while files are written there is none of the tree's.
 func (w *writer) all() error {
 	for _, links := range []bool{false, true} {
+		var todo []*file
 		for i := range w.plan.files {
 			f := &w.plan.files[i]
-			if links != (f.Mode == treepath.Link) {
-				continue
+			if f.Mode != treepath.Gitlink && !f.Skip && !links {
+				w.sum.Files++
 			}
-			if w.ctx.Err() != nil {
-				return context.Cause(w.ctx)
+			if f.early && !links {
+				w.sum.Written++
+				w.sum.Bytes += int64(f.Stat.Size())
 			}
-			if err := w.one(f); err != nil {
-				return err
+			if links == (f.Mode == treepath.Link) && (!f.keep || f.perm != 0) {
+				todo = append(todo, f)
 			}
+		}
+		if err := w.together(todo); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (w *writer) one(f *file) error {
-	if f.Mode != treepath.Gitlink && !f.Skip {
-		w.sum.Files++
+// together has several goroutines write files, each a run of neighbours at a time.
+func (w *writer) together(todo []*file) error {
+	const run = 32
+	var next atomic.Int64
+	var wait sync.WaitGroup
+	some := make([]writer, min(writers, (len(todo)+run-1)/run))
+	errs := make([]error, len(some))
+	for i := range some {
+		some[i] = writer{ctx: w.ctx, root: w.root, plan: w.plan, readOnly: w.readOnly, progress: w.progress, done: w.done}
+		wait.Go(func() {
+			defer some[i].close()
+			for errs[i] == nil {
+				from := int(next.Add(run)) - run
+				if from >= len(todo) {
+					return
+				}
+				for _, f := range todo[from:min(from+run, len(todo))] {
+					if errs[i] = cmp.Or(context.Cause(w.ctx), errs[i]); errs[i] == nil {
+						errs[i] = some[i].one(f)
+					}
+				}
+			}
+			next.Add(int64(len(todo))) // the others end, too
+		})
 	}
+	wait.Wait()
+	for i := range some {
+		w.sum.Written += some[i].sum.Written
+		w.sum.Bytes += some[i].sum.Bytes
+	}
+	return cmp.Or(errs...)
+}
+
+func (w *writer) one(f *file) error {
 	if f.perm != 0 {
 		return w.chmod(f)
-	}
-	if f.early {
-		w.sum.Written++
-		w.sum.Bytes += int64(f.Stat.Size())
-	}
-	if f.keep {
-		return nil
 	}
 	if f.Mode == treepath.Gitlink {
 		dir, err := w.open(f.Path)
@@ -182,6 +221,11 @@ func (w *writer) one(f *file) error {
 	dir, err := w.open(strings.TrimSuffix(dirName, "/"))
 	if err != nil {
 		return err
+	}
+	if f.replace {
+		if err := dir.Unlink(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return removeError(path.Join(w.root.Name(), f.Path), err)
+		}
 	}
 	if f.Mode == treepath.Link {
 		return w.link(dir, name, f)
@@ -233,7 +277,10 @@ func (w *writer) large(dir *fsx.Dir, name string, f *file) error {
 
 func (w *writer) count(n int) {
 	w.sum.Bytes += int64(n)
-	w.progress.Updatef("%d of %d files, %s written", w.sum.Files, len(w.plan.files), logs.Bytes(w.sum.Bytes))
+	bytes := w.done.bytes.Add(int64(n))
+	if files := w.done.files.Add(1); files%16 == 0 || n > 1<<16 {
+		w.progress.Updatef("writing files: %d, %s", files, logs.Bytes(bytes))
+	}
 }
 
 // stream writes a blob that is too large to be held in memory.
