@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"time"
 
@@ -55,8 +56,15 @@ func claim(ctx context.Context, log *logs.Log, root *fsx.Dir, keep []string, may
 			if err = g.lock(ctx, log); err == nil {
 				current, err = g.current()
 			}
-			if current {
-				g.alone = true
+			if g.alone = current; current && g.aside { // or another one put its .git in place after we looked
+				var ours bool
+				ours, _, err = g.look()
+				current = !ours
+			}
+			if current && err == nil {
+				err = g.distrust()
+			}
+			if current && err == nil {
 				return g, nil
 			}
 			g.close()
@@ -99,10 +107,12 @@ func open(root *fsx.Dir, keep []string, mayClean bool) (*gitdir, error) {
 
 // mayStandAside looks whether the name is free or ours, and whether we shall be able to put our .git in the place of what is there.
 func (g *gitdir) mayStandAside() error {
-	if _, err := g.root.Lstat(asideName); err == nil {
-		if st, err := g.root.Lstat(asideName + "/" + ownDir); err != nil || !st.IsDir() {
-			return fail.Errorf(fail.Usage, "%q is in the way, and run-task did not make it", asideName).WithHint("remove or rename it")
-		}
+	free, err := g.asideIsFree()
+	if err != nil {
+		return err
+	}
+	if !free {
+		return fail.Errorf(fail.Usage, "%q is in the way, and run-task did not make it", asideName).WithHint("remove or rename it")
 	}
 	in, err := g.root.Stat()
 	if err != nil {
@@ -110,9 +120,38 @@ func (g *gitdir) mayStandAside() error {
 	}
 	st, err := g.root.Lstat(gitName)
 	if err == nil && in.Mode&unix.S_ISVTX != 0 && os.Geteuid() != 0 && os.Geteuid() != int(in.UID) && os.Geteuid() != int(st.UID) {
-		return foreign(g.root, gitName, fs.ErrPermission)
+		return foreign(g.root, gitName, &fs.PathError{Op: "remove", Path: g.root.Name() + "/" + gitName, Err: fs.ErrPermission})
 	}
 	return nil
+}
+
+// asideIsFree tells whether there is nothing of the name, or what a run made or has just begun to make or to remove: a directory with our mark, or an
+// empty one.
+func (g *gitdir) asideIsFree() (bool, error) {
+	st, err := g.root.Lstat(asideName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil || !st.IsDir() {
+		return false, err
+	}
+	if mount, err := g.root.IsMount(asideName); err != nil || mount {
+		return false, err
+	}
+	d, err := g.root.OpenDir(asideName)
+	if errors.Is(err, fs.ErrPermission) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer d.Close()
+	names, err := d.Names()
+	if err != nil || !slices.Contains(names, ownDir) {
+		return len(names) == 0, err
+	}
+	mount, err := d.IsMount(ownDir)
+	return !mount, err
 }
 
 func (g *gitdir) name() string {
@@ -185,6 +224,9 @@ func directory(d *fsx.Dir, name string) error {
 
 // foreign explains an EACCES by whose the file is: a cache that another user filled.
 func foreign(d *fsx.Dir, name string, err error) error {
+	if errors.Is(err, fsx.ErrTooDeep) {
+		return fail.Errorf(fail.PurgeCache, "%.200s and more: %w", path.Join(d.Name(), name), fsx.ErrTooDeep).WithHint("purge the cache that the checkout is in")
+	}
 	if !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
@@ -200,6 +242,7 @@ func foreign(d *fsx.Dir, name string, err error) error {
 
 func (g *gitdir) close() {
 	if g.alone && g.aside { // it came to nothing
+		g.dir.RemoveAll(inDir) // the lock goes last: what is there then may be the next one's
 		g.root.RemoveAll(asideName)
 	}
 	if g.held != nil {
@@ -215,7 +258,7 @@ func (g *gitdir) close() {
 
 // lock keeps two checkouts out of one worktree.
 func (g *gitdir) lock(ctx context.Context, log *logs.Log) error {
-	if st, err := g.dir.Lstat(lockFile); err == nil && !st.IsRegular() {
+	if st, err := g.dir.Lstat(lockFile); err == nil && (!st.IsRegular() || int(st.UID) != os.Geteuid()) {
 		if err := g.dir.RemoveAll(lockFile); err != nil {
 			return foreign(g.dir, lockFile, err)
 		}
@@ -250,6 +293,16 @@ func (g *gitdir) current() (bool, error) {
 	return st.Dev == ours.Dev && st.Ino == ours.Ino, err
 }
 
+// distrust takes the seal away if anything that it stands for is another user's: all of it is received again then, and written anew.
+func (g *gitdir) distrust() error {
+	for _, name := range []string{"objects", packDir, "index", stateFile, sealFile} {
+		if st, err := g.dir.Lstat(name); err == nil && int(st.UID) != os.Geteuid() {
+			return foreign(g.dir, ownDir, g.dir.RemoveAll(sealFile))
+		}
+	}
+	return nil
+}
+
 // begin takes HEAD away, or puts our .git in the place of what is there: from here until finish this is no repository.
 func (g *gitdir) begin() error {
 	if !g.aside {
@@ -269,7 +322,7 @@ func (g *gitdir) begin() error {
 	return g.root.Sync(".")
 }
 
-// mounted finds something mounted in the .git that is to be made anew: it would be in the way halfway through.
+// mounted finds what would be in the way halfway through the .git that is to be made anew: something mounted, or what we cannot remove.
 func (g *gitdir) mounted() error {
 	for _, name := range []string{gitName, asideName} {
 		at, err := mountIn(g.root, name, fsx.TooDeep)
@@ -283,31 +336,54 @@ func (g *gitdir) mounted() error {
 	return nil
 }
 
+// mountIn changes nothing but the permissions of our own directories that it could not look into otherwise. Its errors are about what we cannot remove.
 func mountIn(d *fsx.Dir, name string, levels int) (string, error) {
 	st, err := d.Lstat(name)
 	if err != nil || !st.IsDir() {
-		if errors.Is(err, fs.ErrNotExist) {
-			err = nil
-		}
-		return "", err
+		return "", ignoreMissing(err)
 	}
 	if mount, err := d.IsMount(name); err != nil || mount {
 		return name, err
 	}
 	if levels == 0 {
-		return "", nil
+		return "", foreign(d, name, fsx.ErrTooDeep)
 	}
-	sub, err := d.OpenDir(name)
+	ours := int(st.UID) == os.Geteuid()
+	if ours {
+		err = d.MakeWritable(name)
+	}
+	var sub *fsx.Dir
+	if err == nil {
+		sub, err = d.OpenDir(name)
+	}
 	if err != nil {
-		return "", nil // it is made writable, or refused, when its time comes
+		return "", foreign(d, name, ignoreMissing(err))
 	}
 	defer sub.Close()
 	names, err := sub.Names()
-	for _, n := range names {
-		at, err := mountIn(sub, n, levels-1)
-		if err != nil || at != "" {
-			return name + "/" + at, err
+	if err == nil && len(names) > 0 && !ours {
+		if err = sub.Writable(); err == nil && os.Geteuid() != 0 && st.Mode&unix.S_ISVTX != 0 {
+			err = &fs.PathError{Op: "empty", Path: sub.Name(), Err: fs.ErrPermission}
 		}
 	}
-	return "", err
+	if err != nil {
+		return "", foreign(d, name, ignoreMissing(err))
+	}
+	for _, n := range names {
+		at, err := mountIn(sub, n, levels-1)
+		if at != "" {
+			at = name + "/" + at
+		}
+		if err != nil || at != "" {
+			return at, err
+		}
+	}
+	return "", nil
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }

@@ -5,33 +5,32 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"run-task/internal/fail"
 	"run-task/internal/fsx"
 )
 
+// maxLinks is how many links may be on the way to a directory, as for the kernel (path_resolution(7)).
+const maxLinks = 40
+
 // openRoot opens the worktree's directory and makes it, with its parents, if it is missing. Up to the cache or volume that it is in the way is the
 // user's, and links in it are followed; from there on it is the earlier tasks', and a link is refused. What is there may be cleaned.
 func (o *Options) openRoot(dir string) (root *fsx.Dir, mayClean bool, err error) {
-	top, below := o.admitted(dir)
+	top, below, err := o.admitted(dir)
 	switch {
+	case err != nil:
+		return nil, false, err
 	case top == "":
 		root, err = openOutside(dir)
-		if err != nil {
-			return nil, false, err
-		}
-		if at, _ := o.admitted(root.Real()); at != "" {
-			root.Close()
-			return nil, false, fail.Errorf(fail.Usage, "the way to it goes through a link into %q", at).WithHint("name the directory as it is in the cache or volume")
-		}
-		return root, false, nil
-	case below == ".":
-		root, err = openOutside(dir)
+		return root, false, err
+	case len(below) == 0:
+		root, err = openOutside(top)
 		return root, o.MayClean != nil && o.MayClean(dir), err
 	}
 	root, err = fsx.Open(top)
-	for _, name := range strings.Split(below, "/") {
+	for _, name := range below {
 		if err != nil {
 			break
 		}
@@ -43,36 +42,47 @@ func (o *Options) openRoot(dir string) (root *fsx.Dir, mayClean bool, err error)
 	return root, true, err
 }
 
-// admitted is the first directory on the way to path, or path itself, that is a cache or volume, and what follows; "" if there is none.
-func (o *Options) admitted(path string) (top, below string) {
-	if path == "" {
-		return "", ""
-	}
+// admitted is the first directory on the way to path, or path itself, that is a cache or volume, and the names that follow; "" if there is none. It
+// follows links one by one, for what is behind the last one says nothing about where the others lead. top has no link in it.
+func (o *Options) admitted(path string) (top string, below []string, err error) {
 	var admitted []fs.FileInfo
 	for _, name := range o.Keep {
 		if info, err := os.Stat(name); err == nil {
 			admitted = append(admitted, info)
 		}
 	}
-	for i := 0; i <= len(path); i++ {
-		if i < len(path) && path[i] != '/' || i == 0 {
+	at, rest, linked := "/", names(path), 0 // the first names of rest may be a link's
+	for links := 0; ; {
+		info, err := os.Lstat(at)
+		if err == nil && slices.ContainsFunc(admitted, func(a fs.FileInfo) bool { return os.SameFile(info, a) }) {
+			if linked > 0 {
+				return "", nil, fail.Errorf(fail.Usage, "the way to it goes through a link into %q", at).WithHint("name the directory as it is in the cache or volume")
+			}
+			return at, rest, nil
+		}
+		if err != nil || len(rest) == 0 {
+			return "", nil, nil // what cannot be looked at cannot be opened
+		}
+		next := filepath.Join(at, rest[0])
+		rest, linked = rest[1:], max(0, linked-1)
+		target, err := os.Readlink(next)
+		if err != nil {
+			at = next
 			continue
 		}
-		info, err := os.Stat(path[:i])
-		if err != nil {
-			return "", ""
+		if links++; links > maxLinks {
+			return "", nil, nil // as above
 		}
-		for _, a := range admitted {
-			if os.SameFile(info, a) {
-				below, err := filepath.Rel(path[:i], path)
-				if err != nil {
-					return "", ""
-				}
-				return path[:i], below
-			}
+		if filepath.IsAbs(target) {
+			at = "/"
 		}
+		rest, linked = append(names(target), rest...), len(names(target))+linked
 	}
-	return "", ""
+}
+
+// names are the components of a path.
+func names(path string) []string {
+	return slices.DeleteFunc(strings.Split(path, "/"), func(s string) bool { return s == "" || s == "." })
 }
 
 func openOutside(dir string) (*fsx.Dir, error) {

@@ -85,21 +85,25 @@ func (s *Store) Receive(ctx context.Context, dir *fsx.Dir, r io.Reader, o pack.O
 }
 
 // base reads an object that a delta is of. Few are large: those of more than maxBase make the pack unusable.
-func (s *Store) base(id pack.ID) (pack.Type, []byte, error) {
-	typ, data, err := s.Read(id)
-	if !errors.Is(err, ErrLarge) {
-		return typ, data, err
-	}
-	typ, size, r, err := s.Reader(id)
+func (s *Store) base(id pack.ID) (pack.Base, error) {
+	m, n, err := s.find(id)
 	if err != nil {
-		return typ, nil, err
+		return pack.Base{}, err
+	}
+	b, err := m.ReadPacked(n)
+	if !errors.Is(err, ErrLarge) {
+		return b, changed(err)
+	}
+	typ, size, r, err := m.Reader(n)
+	if err != nil {
+		return pack.Base{}, changed(err)
 	}
 	defer r.Close()
 	if size > maxBase {
-		return typ, nil, fail.Errorf(fail.BadData, "object %s is too large to be the base of a thin pack's delta", id)
+		return pack.Base{}, fail.Errorf(fail.BadData, "object %s is too large to be the base of a thin pack's delta", id)
 	}
-	data, err = io.ReadAll(r)
-	return typ, data, err
+	data, err := io.ReadAll(r)
+	return pack.Base{Type: typ, Data: data}, changed(err)
 }
 
 // Drop closes the pack that was received last and forgets it. Its files stay.

@@ -32,11 +32,11 @@ func FuzzReceive(f *testing.F) {
 				}
 				return nil
 			},
-			Base: func(id ID) (Type, []byte, error) {
+			Base: func(id ID) (Base, error) {
 				if id == idOf(blob, version(1)) {
-					return blob, version(1), nil
+					return Base{Type: blob, Data: version(1)}, nil
 				}
-				return 0, nil, plumbing.ErrObjectNotFound
+				return Base{}, plumbing.ErrObjectNotFound
 			},
 		})
 		if err != nil {

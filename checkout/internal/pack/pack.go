@@ -49,7 +49,7 @@ type Options struct {
 
 	// Base, if not nil, allows thin packs: it gives an object that is not in the pack, or an error that is plumbing.ErrObjectNotFound. It
 	// is called concurrently. The objects are appended to the pack, so that what is stored is complete (as git index-pack --fix-thin does).
-	Base func(ID) (Type, []byte, error)
+	Base func(ID) (Base, error)
 
 	// Progress, if not nil, is told now and then, and at the end, how much of the stream is parsed. Calls do not overlap.
 	Progress func(objects, total uint32, bytes int64)
@@ -66,6 +66,13 @@ func (o Options) withDefaults() Options {
 		o.Whole = 8 << 20
 	}
 	return o
+}
+
+// Base is an object that is not in the pack.
+type Base struct {
+	Type   Type
+	Data   []byte
+	Packed []byte // Data as a zlib stream, if there is one already
 }
 
 const (

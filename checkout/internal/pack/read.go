@@ -221,6 +221,40 @@ func (p *Pack) Read(n int, buf []byte) (Type, []byte, error) {
 	return typ, append(buf[:0], c.mem...), nil
 }
 
+// ReadPacked is Read for an object that is to go into another pack: where it is no delta its zlib stream is given as well, the very bytes that the content was
+// inflated from.
+func (p *Pack) ReadPacked(n int) (Base, error) {
+	r := p.free.Get().(*reader)
+	defer p.free.Put(r)
+	if err := p.resume(r); err != nil {
+		return Base{}, err
+	}
+	off := p.offset(n)
+	h, err := r.head(off)
+	if err != nil {
+		return Base{}, p.wrap(n, err)
+	}
+	if h.packed.IsDelta() || h.size > p.whole {
+		typ, data, err := p.Read(n, nil)
+		return Base{Type: typ, Data: data}, err
+	}
+	packed := make([]byte, min(h.size+h.size/64+64, r.end-off-int64(h.len))) // more than any compressor makes of it
+	if _, err := p.file.ReadAt(packed, off+int64(h.len)); err != nil {
+		return Base{}, p.wrap(n, err)
+	}
+	data := make([]byte, h.size)
+	r.in.reset(bytes.NewReader(packed), 0, r.buf)
+	if err := r.in.whole(&r.inflate, data); err != nil {
+		return Base{}, p.wrap(n, err)
+	}
+	if id, err := r.hash.whole(h.packed, data); err != nil {
+		return Base{}, err
+	} else if id != p.ID(n) {
+		return Base{}, p.wrong(n)
+	}
+	return Base{h.packed, data, packed[:r.in.pos]}, nil
+}
+
 func (p *Pack) wrong(n int) error {
 	return bad("object %s is corrupt in pack %s", p.ID(n), hex.EncodeToString(p.checksum()))
 }

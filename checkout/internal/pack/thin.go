@@ -141,7 +141,8 @@ func (rc *receiver) appendBases(ids []ID) (missing []ID, err error) {
 
 // fetchBase gets an object, verifies it and packs it. The stream is read once and soon: speed matters more than size.
 func (rc *receiver) fetchBase(id ID, h *hasher) (base, error) {
-	typ, data, err := rc.Base(id)
+	o, err := rc.Base(id)
+	typ, data := o.Type, o.Data
 	if errors.Is(err, plumbing.ErrObjectNotFound) {
 		return base{}, nil
 	}
@@ -155,6 +156,10 @@ func (rc *receiver) fetchBase(id ID, h *hasher) (base, error) {
 	}
 	var b bytes.Buffer
 	b.Write(appendHead(nil, typ, int64(len(data))))
+	if o.Packed != nil {
+		b.Write(o.Packed)
+		return base{id, typ, int64(len(data)), b.Bytes()}, nil
+	}
 	z, err := zlib.NewWriterLevel(&b, zlib.BestSpeed)
 	if err != nil {
 		return base{}, fail.Errorf(fail.Internal, "%w", err)

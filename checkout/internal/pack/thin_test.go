@@ -2,9 +2,11 @@ package pack
 
 import (
 	"bytes"
+	"compress/zlib"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,18 +17,18 @@ import (
 )
 
 // fromGit is a Base that asks git.
-func fromGit(t *testing.T, repo string) func(ID) (Type, []byte, error) {
-	return func(id ID) (Type, []byte, error) {
+func fromGit(t *testing.T, repo string) func(ID) (Base, error) {
+	return func(id ID) (Base, error) {
 		typ, err := gitCommand(nil, "-C", repo, "cat-file", "-t", id.String()).Output()
 		if err != nil {
-			return 0, nil, fmt.Errorf("cat-file: %w", plumbing.ErrObjectNotFound)
+			return Base{}, fmt.Errorf("cat-file: %w", plumbing.ErrObjectNotFound)
 		}
 		name := strings.TrimSpace(string(typ))
 		data, err := gitCommand(nil, "-C", repo, "cat-file", name, id.String()).Output()
 		if err != nil {
-			return 0, nil, err
+			return Base{}, err
 		}
-		return mustType(t, name), data, nil
+		return Base{Type: mustType(t, name), Data: data}, nil
 	}
 }
 
@@ -46,7 +48,8 @@ func TestThinPack(t *testing.T) {
 		for i := range p.Len() {
 			if id := p.ID(i); s.got[id] == 0 { // an appended one
 				s.got[id] = 1
-				_, s.data[id], _ = o.Base(id)
+				base, _ := o.Base(id)
+				s.data[id] = base.Data
 			}
 		}
 		compare(t, repo, p, &s, o.Whole)
@@ -59,12 +62,12 @@ func TestBasesInAndOutOfThePack(t *testing.T) {
 	b.ref(idOf(blob, version(2)), delta(version(2), version(3)))
 	b.ref(idOf(blob, version(1)), delta(version(1), version(2)))
 	var asked []ID
-	o := Options{Workers: 1, Base: func(id ID) (Type, []byte, error) {
+	o := Options{Workers: 1, Base: func(id ID) (Base, error) {
 		asked = append(asked, id)
 		if id == idOf(blob, version(1)) {
-			return blob, version(1), nil
+			return Base{Type: blob, Data: version(1)}, nil
 		}
-		return 0, nil, plumbing.ErrObjectNotFound
+		return Base{}, plumbing.ErrObjectNotFound
 	}}
 	p, dir := receive(t, b.bytes(), o)
 	if p.Len() != 3 || len(asked) != 2 || asked[0] != idOf(blob, version(2)) {
@@ -81,12 +84,55 @@ func TestBasesInAndOutOfThePack(t *testing.T) {
 func TestWrongBases(t *testing.T) {
 	var b builder
 	b.ref(idOf(blob, version(1)), delta(version(1), version(2)))
-	refuse(t, "another content", b.bytes(), Options{Base: func(ID) (Type, []byte, error) { return blob, version(7), nil }})
-	refuse(t, "another type", b.bytes(), Options{Base: func(ID) (Type, []byte, error) { return tree, version(1), nil }})
+	refuse(t, "another content", b.bytes(), Options{Base: func(ID) (Base, error) { return Base{Type: blob, Data: version(7)}, nil }})
+	refuse(t, "another type", b.bytes(), Options{Base: func(ID) (Base, error) { return Base{Type: tree, Data: version(1)}, nil }})
 	broken := errors.New("the store is gone")
 	d, _ := openDir(t)
-	_, err := Receive(context.Background(), d, bytes.NewReader(b.bytes()), Options{Base: func(ID) (Type, []byte, error) { return 0, nil, broken }})
+	_, err := Receive(context.Background(), d, bytes.NewReader(b.bytes()), Options{Base: func(ID) (Base, error) { return Base{}, broken }})
 	if !errors.Is(err, broken) || fail.Of(err) == fail.BadData {
 		t.Error(err)
 	}
+}
+
+// What is in another pack as it is needed is taken over as it is: the result has the same objects, and git likes it.
+func TestPackedBases(t *testing.T) {
+	repo := history(t)
+	old, _ := receive(t, git(t, []byte("main~3\n"), "-C", repo, "pack-objects", "--revs", "--stdout", "-q", "--depth=1"), Options{})
+	stream := git(t, []byte("main\n^main~3\n"), "-C", repo, "pack-objects", "--revs", "--thin", "--delta-base-offset", "--stdout", "-q")
+	packed, deltas := 0, 0
+	for n := range old.Len() {
+		b, err := old.ReadPacked(n)
+		typ, data, rerr := old.Read(n, nil)
+		if err != nil || rerr != nil || b.Type != typ || !bytes.Equal(b.Data, data) {
+			t.Fatalf("%s: %v, %v", old.ID(n), err, rerr)
+		}
+		if b.Packed == nil {
+			deltas++
+			continue
+		}
+		packed++
+		z, err := zlib.NewReader(bytes.NewReader(b.Packed))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := io.ReadAll(z); err != nil || !bytes.Equal(again, data) {
+			t.Errorf("%s: its stream is something else: %v", old.ID(n), err)
+		}
+	}
+	if packed == 0 || deltas == 0 {
+		t.Errorf("%d as they are, %d deltas", packed, deltas)
+	}
+	var s sink
+	o := Options{Object: s.take, Base: func(id ID) (Base, error) {
+		n, ok := old.Find(id)
+		if !ok {
+			return Base{}, plumbing.ErrObjectNotFound
+		}
+		return old.ReadPacked(n)
+	}}
+	p, dir := receive(t, stream, o)
+	if p.Len() <= len(s.got) {
+		t.Errorf("%d objects, %d handed out: nothing was appended", p.Len(), len(s.got))
+	}
+	git(t, nil, "verify-pack", filepath.Join(dir, p.Name()+".idx"))
 }
