@@ -149,9 +149,9 @@ func (g *gitdir) bring(ctx context.Context, log *logs.Log, u wire.URL, r *Repo, 
 	case err != nil:
 		return nil, sum, err
 	case !begun && p.same && g.holds("HEAD", headOf(p.commit)):
-		return p, sum, inOrder(g.mounted, func() error { return g.dress(u, p) }, func() error { return g.dir.RemoveAll(inDir) })
+		return p, sum, inOrder(g.mounted, func() error { return g.dress(u, p) }, g.restoreIndex, func() error { return g.dir.RemoveAll(inDir) })
 	case !begun:
-		err = o.Begin()
+		err = inOrder(o.Begin, g.restoreIndex)
 	}
 	if err == nil {
 		err = g.finish(p, sum.Warnings)

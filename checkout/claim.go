@@ -361,13 +361,8 @@ func mountIn(d *fsx.Dir, name string, levels int) (string, error) {
 	}
 	defer sub.Close()
 	names, err := sub.Names()
-	if err == nil && len(names) > 0 && !ours {
-		if err = sub.Writable(); err == nil && os.Geteuid() != 0 && st.Mode&unix.S_ISVTX != 0 {
-			err = &fs.PathError{Op: "empty", Path: sub.Name(), Err: fs.ErrPermission}
-		}
-	}
 	if err != nil {
-		return "", foreign(d, name, ignoreMissing(err))
+		return "", ignoreMissing(err)
 	}
 	for _, n := range names {
 		at, err := mountIn(sub, n, levels-1)
@@ -378,7 +373,13 @@ func mountIn(d *fsx.Dir, name string, levels int) (string, error) {
 			return at, err
 		}
 	}
-	return "", nil
+	if len(names) == 0 || ours {
+		return "", nil
+	}
+	if err = sub.Writable(); err == nil && os.Geteuid() != 0 && st.Mode&unix.S_ISVTX != 0 {
+		err = &fs.PathError{Op: "empty", Path: sub.Name(), Err: fs.ErrPermission}
+	}
+	return "", foreign(d, name, err)
 }
 
 func ignoreMissing(err error) error {

@@ -124,7 +124,7 @@ func (g *gitdir) strip(p *pin) error {
 		keep []string
 	}{
 		{".", []string{ownDir, "objects", "refs", "info", "HEAD", "index", "config", "shallow", "packed-refs"}},
-		{ownDir, []string{"state.json", "seal.json", "lock", "incoming"}},
+		{ownDir, []string{"state.json", "seal.json", "index", "lock", "incoming"}},
 		{"objects", []string{"pack", "info"}}, {"objects/info", nil}, {packDir, packs},
 		{"refs", []string{"heads", "tags"}}, {"refs/heads", nil}, {"refs/tags", nil},
 		{"info", []string{"exclude", "sparse-checkout"}},

@@ -35,7 +35,7 @@ func Validate(r *Repo) error {
 	}
 	for i, d := range r.Sparse {
 		d = strings.Trim(d, "/")
-		if d == "" || path.Clean(d) != d || d == ".." || strings.HasPrefix(d, "../") || d == gitName || strings.HasPrefix(d, gitName+"/") || strings.ContainsAny(d, "\n\x00") {
+		if d == "" || d == "." || path.Clean(d) != d || d == ".." || strings.HasPrefix(d, "../") || d == gitName || strings.HasPrefix(d, gitName+"/") || strings.ContainsAny(d, "\n\x00") {
 			return fail.Errorf(fail.Usage, "%q is no directory in a repository", r.Sparse[i]).WithHint("sparse has directories, from the top, with a semicolon between two: sparse=docs;src/lib")
 		}
 		r.Sparse[i] = d

@@ -333,3 +333,31 @@ func TestManyMoves(t *testing.T) {
 		t.Error(out, err)
 	}
 }
+
+// What git does to its index in a task costs the next run nothing, and does not last.
+func TestIndexOfATask(t *testing.T) {
+	repo, shas := steps(t, 3)
+	dir := tempDir(t)
+	src := dir + "/src"
+	args := []string{"--checkout", "src", "--repo", repo, "--sha", shas[1]}
+	mustCheckOut(t, dir, args...)
+	before := inodes(t, src)
+	for name, task := range map[string]func(){
+		"status":  func() { plant(t, src+"/d0/e0/f0", "x"); gitserver.Git(t, src, "status") },
+		"add":     func() { plant(t, src+"/new", "x"); gitserver.Git(t, src, "add", "-A") },
+		"rm":      func() { gitserver.Git(t, src, "rm", "-q", "--cached", "d0/e0/f0") },
+		"commit":  func() { gitserver.Git(t, src, "commit", "-q", "--allow-empty", "-m", "x") },
+		"garbage": func() { plant(t, src+"/.git/index", "x") },
+		"gone":    func() { os.Remove(src + "/.git/index") },
+	} {
+		task()
+		own(t, src+"/.git")
+		mustCheckOut(t, dir, args...)
+		judge(t, src, shas[1])
+		for path, was := range inodes(t, src) {
+			if was != before[path] && path != "d0/e0/f0" {
+				t.Errorf("%s: %s was written", name, path)
+			}
+		}
+	}
+}

@@ -6,6 +6,7 @@
 package fsx
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -108,7 +109,7 @@ func (d *Dir) OpenDir(name string) (*Dir, error) {
 	if fd == d.fd {
 		return nil, d.err("open", name, unix.EINVAL)
 	}
-	return &Dir{fd, path.Join(d.name, name)}, nil
+	return &Dir{fd, short(path.Join(d.name, name))}, nil
 }
 
 func closeIfNot(fd, keep int) {
@@ -245,6 +246,13 @@ func (d *Dir) Symlink(target, name string) error {
 	return d.at("symlink", name, func(fd int, base string) error { return unix.Symlinkat(target, fd, base) })
 }
 
+// Link makes a second name of a file, no component of either being a link.
+func (d *Dir) Link(old, new string) error {
+	return d.at("link", old, func(from int, base string) error {
+		return d.at("link", new, func(to int, name string) error { return unix.Linkat(from, base, to, name, 0) })
+	})
+}
+
 // Rename moves old to new, both below d, replacing a file.
 func (d *Dir) Rename(old, new string) error {
 	ofd, obase, odone, err := d.parent(old)
@@ -286,9 +294,18 @@ func (d *Dir) Readlink(name string) (string, error) {
 // TooDeep is as deep as directories are looked into: none that anybody works with is as deep, and each level costs a descriptor.
 const TooDeep = 2048
 
+// ErrTooDeep is RemoveAll's for what is deeper than TooDeep.
+var ErrTooDeep = errors.New("directories are too deep in each other to be looked through")
+
 // RemoveAll removes name and all below it; a missing one is fine. Directories without write or search permission are made
-// writable first (Go's module cache has them). It follows no link and crosses no mount: EXDEV names the mount point. ELOOP means that it is deeper than TooDeep.
-func (d *Dir) RemoveAll(name string) error { return d.removeAll(name, TooDeep) }
+// writable first (Go's module cache has them). It follows no link and crosses no mount: EXDEV names the mount point.
+func (d *Dir) RemoveAll(name string) error {
+	err := d.removeAll(name, TooDeep)
+	if err == ErrTooDeep {
+		err = d.err("remove", name, err)
+	}
+	return err
+}
 
 func (d *Dir) removeAll(name string, levels int) error {
 	st, err := d.Lstat(name)
@@ -310,14 +327,13 @@ func (d *Dir) removeAll(name string, levels int) error {
 		d.MakeWritable(name) // if it is not ours and empty, that is not needed; else what comes next fails
 	}
 	if levels == 0 {
-		return d.err("remove", "", unix.ELOOP)
+		return ErrTooDeep
 	}
 	sub, err := d.OpenDir(name)
 	if err != nil {
 		return err
 	}
 	defer sub.Close()
-	sub.name = short(sub.name)
 	names, err := sub.Names()
 	if err != nil {
 		return err
@@ -398,11 +414,15 @@ func (d *Dir) ReadFile(name string, max int64) ([]byte, error) {
 	if !st.IsRegular() {
 		return nil, d.err("read", name, unix.EINVAL)
 	}
-	b, err := io.ReadAll(io.LimitReader(f, max+1))
-	if err == nil && int64(len(b)) > max {
+	if st.Size > max {
+		return nil, d.err("read", name, unix.EFBIG)
+	}
+	var b bytes.Buffer
+	b.Grow(int(st.Size) + bytes.MinRead) // it may grow meanwhile
+	if _, err = b.ReadFrom(io.LimitReader(f, max+1)); err == nil && int64(b.Len()) > max {
 		err = d.err("read", name, unix.EFBIG)
 	}
-	return b, err
+	return b.Bytes(), err
 }
 
 // WriteFile makes name hold data, whole or not at all, also over a power cut: temporary file, fsync, rename, fsync of the directory.

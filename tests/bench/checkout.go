@@ -19,59 +19,43 @@ import (
 // checkouts measures depth-1 checkouts of the Go toolchain's own source over HTTP, with a server that replays its answers (the client's side
 // alone) and with the live git http-backend.
 func checkouts(binary, dir string, runs int) error {
+	return depthOne(binary, dir, runs, "checkout, depth 1", nil, false)
+}
+
+// oneCore measures the same with each side on one core; the server may have the others.
+func oneCore(binary, dir string, runs int) error {
+	taskset, err := exec.LookPath("taskset")
+	if err != nil {
+		fmt.Println("\ntaskset is not installed: one core is left out")
+		return nil
+	}
+	return depthOne(binary, dir, runs, "checkout, depth 1, one core", []string{taskset, "-c", "0"}, true)
+}
+
+// depthOne measures in every place and with every server, or in the first place with the first server only. The first of both leave most to the client.
+func depthOne(binary, dir string, runs int, title string, wrap []string, first bool) error {
 	root := filepath.Join(dir, "srv")
-	sha, err := goSource(root)
+	repo, sha, err := goSource(root)
 	if err != nil {
 		return err
 	}
-	backend, err := httpBackend(root)
+	all, err := servers(root)
 	if err != nil {
 		return err
 	}
-	live := httptest.NewServer(backend)
-	defer live.Close()
-	replayed := httptest.NewServer(&replay{next: backend, seen: map[string]*httptest.ResponseRecorder{}})
-	defer replayed.Close()
-	for _, place := range []struct{ name, dir string }{{"tmpfs", "/dev/shm"}, {"disk", dir}} {
-		// A fresh directory for every run, removed at the end: ext4 is slow to reuse inodes that were just deleted.
-		work, err := os.MkdirTemp(place.dir, "run-task-bench")
-		if err != nil {
-			fmt.Printf("%s: %v: left out\n", place.dir, err)
-			continue
-		}
-		defer os.RemoveAll(work)
-		for _, server := range []struct{ name, url string }{{"replaying server", replayed.URL}, {"live server", live.URL}} {
-			url := server.url + "/go.git"
-			fresh := func(who string) func(int) string {
-				return func(run int) string {
-					return filepath.Join(work, fmt.Sprintf("%s-%s-%d", who, strings.Fields(server.name)[0], run))
-				}
-			}
-			git, us := fresh("git"), fresh("run-task")
-			err := compare(fmt.Sprintf("checkout, depth 1, %s, %s", server.name, place.name), runs, depthOne(binary, url, sha, git, us)...)
-			if err != nil {
+	defer closeAll(all)
+	if err := describe(title, repo, sha, 1); err != nil {
+		return err
+	}
+	m := move{title: title, to: sha, depth: 1, wrap: wrap, git: []gitWay{toFetchHead}}
+	for _, p := range places(dir) {
+		for _, s := range all {
+			if err := m.measure(runs, binary, p, s, "go.git"); err != nil || first {
 				return err
 			}
 		}
 	}
 	return nil
-}
-
-// depthOne is git's way to check one commit out, and ours.
-func depthOne(binary, url, sha string, git, us func(run int) string) []*side {
-	return []*side{
-		{name: "git init, fetch, checkout", prepare: func(run int) ([][]string, error) {
-			d := git(run)
-			return [][]string{{"git", "init", "-q", d}, {"git", "-C", d, "fetch", "-q", "--depth=1", url, sha}, {"git", "-C", d, "checkout", "-q", "FETCH_HEAD"}}, nil
-		}},
-		{name: "run-task", prepare: func(run int) ([][]string, error) {
-			args := []string{binary, "checkout", "--repo", url, "--sha", sha}
-			if os.Getuid() == 0 {
-				args = append(args, "--user", "root")
-			}
-			return [][]string{append(args, us(run))}, nil
-		}},
-	}
 }
 
 // blob measures a checkout whose one file is of 256 MB and cannot be compressed.
@@ -95,16 +79,61 @@ func blob(binary, dir string, runs int) error {
 	tree := git(strings.NewReader("100644 blob "+id+"\tlarge\n"), "mktree")
 	sha := git(nil, "commit-tree", "-m", "large", tree)
 	git(nil, "update-ref", "refs/heads/main", sha)
-	backend, err := httpBackend(root)
+	all, err := servers(root)
 	if err != nil {
 		return err
 	}
-	live := httptest.NewServer(backend)
-	defer live.Close()
-	fresh := func(who string) func(int) string {
-		return func(run int) string { return filepath.Join(dir, fmt.Sprintf("%s-blob-%d", who, run)) }
+	defer closeAll(all)
+	if err := describe("one file of 256 MB", repo, sha, 1); err != nil {
+		return err
 	}
-	return compare("checkout, depth 1, one file of 256 MB, live server, disk", runs, depthOne(binary, live.URL+"/blob.git", sha, fresh("git"), fresh("run-task"))...)
+	m := move{title: "checkout, depth 1, one file of 256 MB", to: sha, depth: 1, git: []gitWay{toFetchHead}}
+	return m.measure(runs, binary, places(dir)[1], live(all), "blob.git")
+}
+
+// server is a git server; replay is nil when it is live.
+type server struct {
+	name string
+	*httptest.Server
+	replay *replay
+}
+
+// servers are one that replays its answers, so that it is the client that is measured, and the live git http-backend.
+func servers(root string) ([]*server, error) {
+	backend, err := httpBackend(root)
+	if err != nil {
+		return nil, err
+	}
+	r := &replay{next: backend, seen: map[string]*httptest.ResponseRecorder{}}
+	return []*server{{"replaying server", httptest.NewServer(r), r}, {"live server", httptest.NewServer(backend), nil}}, nil
+}
+
+func live(all []*server) *server { return all[1] }
+
+func closeAll(all []*server) {
+	for _, s := range all {
+		s.Close()
+	}
+}
+
+// compare is compare, and fails if a replaying server was asked something new after the warm-up: then it was the live one that was measured.
+func (s *server) compare(title string, runs int, sides ...*side) error {
+	if s.replay == nil {
+		return compare(title, runs, sides...)
+	}
+	warm := 0
+	prepare := sides[0].prepare
+	sides[0].prepare = func(run int) ([][]string, error) {
+		if run == 0 {
+			warm = s.replay.requests()
+		}
+		return prepare(run)
+	}
+	err := compare(title, runs, sides...)
+	if n := s.replay.requests() - warm; err == nil && n > 0 {
+		return fmt.Errorf("%s: %d requests were not replayed", title, n)
+	}
+	return err
 }
 
 // httpBackend serves the repositories in a directory as a server does that is configured for protocol version 2.
@@ -156,4 +185,11 @@ func (p *replay) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.WriteHeader(rec.Code)
 	w.Write(rec.Body.Bytes())
+}
+
+// requests is how many different requests there were.
+func (p *replay) requests() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.seen)
 }

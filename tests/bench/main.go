@@ -103,7 +103,7 @@ func compare(title string, runs int, sides ...*side) error {
 	us := sides[len(sides)-1]
 	fmt.Printf("\n%s (median of %d)\n", title, runs)
 	for _, s := range sides {
-		fmt.Printf("  %-24s %9.2f ms %7.1f MB", s.name, median(s.wall)*1000, median(s.rss))
+		fmt.Printf("  %-28s %9.2f ms %7.1f MB", s.name, median(s.wall)*1000, median(s.rss))
 		if s != us {
 			fmt.Printf("   run-task's wall %.2f, memory %.2f of it", median(us.wall)/median(s.wall), median(us.rss)/median(s.rss))
 		}

@@ -96,7 +96,7 @@ func (p *plan) warnings() (all []string, err error) {
 		paths []string
 	}{
 		{"Git LFS pointers, what they stand for is not fetched", p.paths(func(f *file) bool { return f.lfs })},
-		{"submodules, left as empty directories", p.paths(func(f *file) bool { return f.Mode == treepath.Gitlink })},
+		{"submodules, left as empty directories", p.paths(func(f *file) bool { return f.Mode == treepath.Gitlink && !f.Skip })},
 	} {
 		all = append(all, class(c.what, c.paths)...)
 	}

@@ -145,11 +145,11 @@ func replaced(p *plan) (n int) {
 	return n
 }
 
-// lookAgain reads what warnings depend on in files that were taken over.
+// lookAgain reads what must be known of files that were taken over: attributes, for warnings, and links that are to be made.
 func (p *plan) lookAgain() error {
 	for i := range p.files {
 		f := &p.files[i]
-		if path.Base(f.Path) == attributesName && f.Mode != treepath.Link {
+		if path.Base(f.Path) == attributesName && f.Mode != treepath.Link || f.Mode == treepath.Link && !f.known && f.link == "" {
 			if err := p.look(f, attributesName); err != nil {
 				return err
 			}
