@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"regexp"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -285,6 +286,7 @@ func (g *gitdir) ingest(ctx context.Context, log *logs.Log, from wire.Pack, r *R
 
 // receive adds a pack to a store.
 func (g *gitdir) receive(ctx context.Context, log *logs.Log, stream io.Reader, store *odb.Store, o pack.Options) error {
+	debug.SetGCPercent(100)
 	progress, before := log.Progress(), store.Len()
 	defer progress.Done()
 	o.Progress = func(n, total uint32, bytes int64) {

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -191,12 +192,17 @@ func FileStat(f *os.File) (Stat, error) {
 	return fromStat(&st), nil
 }
 
+// listings are buffers for Names, which is called for every directory of a tree.
+var listings = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+
 // Names lists the directory, unsorted, without "." and "..". No two goroutines may list one Dir at a time.
 func (d *Dir) Names() (names []string, err error) {
 	if _, err := unix.Seek(d.fd, 0, io.SeekStart); err != nil {
 		return nil, d.err("list", "", err)
 	}
-	buf := make([]byte, 8<<10)
+	pooled := listings.Get().(*[]byte)
+	defer listings.Put(pooled)
+	buf := *pooled
 	for {
 		n, err := retry(func() (int, error) { return unix.ReadDirent(d.fd, buf) })
 		if err != nil {

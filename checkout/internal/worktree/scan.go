@@ -393,7 +393,7 @@ func (s *scan) enter(in place, name string, st fsx.Stat) (*fsx.Dir, error) {
 		return nil, fail.Errorf(fail.PurgeCache, "%.100q and more: directories are too deep in each other to be looked through", in.prefix).WithHint("purge the cache that the checkout is in")
 	}
 	err := error(nil)
-	if (s.uid == 0 || s.uid == st.UID) && st.Perm()&0o700 != 0o700 {
+	if s.uid == st.UID && st.Perm()&0o700 != 0o700 { // root needs no permission in others'
 		err = in.MakeWritable(name)
 	}
 	var sub *fsx.Dir
