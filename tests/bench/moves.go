@@ -69,8 +69,8 @@ func (m move) sides(binary, work, url string) (sides []*side, dirs []string) {
 				if err := inTurn(steps(before, dir)); err != nil {
 					return nil, err
 				}
-				syscall.Sync() // else who syncs next pays for what this wrote
 			}
+			syscall.Sync() // else who syncs next pays for what others wrote
 			out := steps(m.to, dir)
 			for i := range out {
 				out[i] = append(append([]string{}, m.wrap...), out[i]...)
