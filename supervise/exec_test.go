@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -22,6 +23,12 @@ import (
 var helper string
 
 func TestMain(m *testing.M) {
+	// Whoever started us may ignore signals (nohup does), which children would inherit: with a handler they get the defaults.
+	for _, sig := range []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig)
+		}
+	}
 	dir, err := os.MkdirTemp("", "supervise")
 	if err != nil {
 		panic(err)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"sort"
@@ -32,7 +33,12 @@ var (
 func TestMain(m *testing.M) { os.Exit(all(m)) }
 
 func all(m *testing.M) int {
-	// Whoever started us may have left descriptors open and a strange umask; run-task must get neither.
+	// Whoever started us may have left descriptors open, a strange umask and signals ignored (nohup does); run-task must get none of it.
+	for _, sig := range []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig)
+		}
+	}
 	unix.CloseRange(3, 1<<20, unix.CLOSE_RANGE_CLOEXEC)
 	unix.Umask(0o022)
 	var err error
