@@ -160,6 +160,30 @@ func (d *Dir) Create(name string, data []byte, perm uint32) (st Stat, err error)
 	return st, err
 }
 
+// Copy makes a file of the same name and content as the one in from, which must be a regular file, durably; where the file system can, both share their
+// blocks. A file of that name that is there is an error, and a failure leaves nothing.
+func Copy(to, from *Dir, name string, perm uint32) error {
+	in, err := from.OpenFile(name, unix.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if st, err := FileStat(in); err != nil || !st.IsRegular() {
+		return cmp.Or(err, error(&fs.PathError{Op: "copy", Path: in.Name(), Err: unix.EINVAL}))
+	}
+	out, err := to.OpenFile(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, perm)
+	if err != nil {
+		return err
+	}
+	if Clone(out, in) != nil {
+		_, err = io.Copy(out, in)
+	}
+	if err = errors.Join(err, out.Sync(), out.Close()); err != nil {
+		to.Unlink(name)
+	}
+	return err
+}
+
 // Lstat tells what stands at name, a link itself included.
 func (d *Dir) Lstat(name string) (Stat, error) {
 	fd, base, done, err := d.parent(name)

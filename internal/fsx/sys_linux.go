@@ -56,3 +56,6 @@ func mountRoot(fd int, name string) (mount, ok bool) {
 	}
 	return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, st.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0
 }
+
+// Clone makes an empty file share the blocks of another one, if the file system can (ioctl_ficlone(2)).
+func Clone(to, from *os.File) error { return unix.IoctlFileClone(int(to.Fd()), int(from.Fd())) }

@@ -2,7 +2,12 @@
 
 package fsx
 
-import "golang.org/x/sys/unix"
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
 
 func fromStat(st *unix.Stat_t) Stat {
 	return Stat{
@@ -23,3 +28,6 @@ func makeWritable(at int, base string, flags int) error {
 func (d *Dir) Real() string { return "" }
 
 func mountRoot(int, string) (mount, ok bool) { return false, false }
+
+// Clone makes an empty file share the blocks of another one, if the file system can.
+func Clone(to, from *os.File) error { return errors.ErrUnsupported }
