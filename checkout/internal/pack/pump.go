@@ -14,6 +14,7 @@ const chunkSize = 128 << 10
 // its few chunks.
 type pump struct {
 	file       *os.File
+	there      bool // the stream is the file: nothing needs to be written
 	free, full chan []byte
 	quit       chan struct{} // closed when nobody reads any more
 	now        []byte        // the reader's chunk and what is left of it
@@ -51,9 +52,11 @@ func (p *pump) run(ctx context.Context, r io.Reader) {
 		}
 		n, err := r.Read(chunk)
 		if n > 0 {
-			if _, werr := p.file.Write(chunk[:n]); werr != nil {
-				p.err = werr
-				return
+			if !p.there {
+				if _, werr := p.file.Write(chunk[:n]); werr != nil {
+					p.err = werr
+					return
+				}
 			}
 			p.size += int64(n)
 			p.hash(chunk[:n])

@@ -47,6 +47,8 @@ type receiver struct {
 // Anything wrong with the bytes is fail.BadData, an end of r before the pack's included. An error of r is returned wrapped. When ctx
 // ends, or something is wrong before r's end, Receive returns as soon as the Read that is under way does: whoever ends ctx has to
 // close the connection, too. With an error nothing new is left in dir, but after a kill files tmp_pack_* may be.
+//
+// An *os.File must be at its beginning: where the file system can, what is stored shares its blocks.
 func Receive(ctx context.Context, dir *fsx.Dir, r io.Reader, o Options) (_ *Pack, err error) {
 	file, name, err := newFile(dir)
 	if err != nil {
@@ -62,6 +64,9 @@ func Receive(ctx context.Context, dir *fsx.Dir, r io.Reader, o Options) (_ *Pack
 			dir.Unlink(name)
 		}
 	}()
+	if from, ok := r.(*os.File); ok && fsx.Clone(file, from) == nil {
+		r, rc.pump.there = file, true
+	}
 	scanned := make(chan struct{})
 	go func() {
 		defer close(scanned)
