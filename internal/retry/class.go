@@ -42,7 +42,7 @@ func Net(err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &cert):
-		return fail.Errorf(fail.Denied, "%w", err).WithHint("give the certificate authority of the server: SSL_CERT_FILE")
+		return fail.Errorf(fail.Denied, "%w", err).WithHint("give the certificate authority of the server: --ca FILE, or SSL_CERT_FILE")
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return fail.Errorf(fail.Unavailable, "%w", err).WithHint("check the host name and this machine's DNS")
 	}

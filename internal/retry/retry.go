@@ -22,6 +22,8 @@ type Policy struct {
 	Sleep func(context.Context, time.Duration) error // default: a timer that the context ends
 	Rand  func(n int64) int64                        // from [0, n); default math/rand
 	Now   func() time.Time
+
+	Paused func(time.Duration) // is told of each pause of Do before it begins; may be nil
 }
 
 // Do calls f until it returns nil or an error that Again did not mark, or until tries or budget are used up, and returns
@@ -41,14 +43,38 @@ func Do(ctx context.Context, log *logs.Log, p Policy, f func(context.Context) er
 			return err
 		}
 		pause := p.pause(try, again.after)
-		if try >= p.Tries || p.Now().Add(pause).After(p.Start.Add(p.Budget)) {
+		if try >= p.Tries {
+			return fmt.Errorf("%w (%s)", err, tries(try))
+		}
+		if p.Now().Add(pause).After(p.Start.Add(p.Budget)) {
+			if again.after > 0 {
+				return fmt.Errorf("%w (%s; the server wants %s until the next, and the budget of %s ends before)", err, tries(try), again.after, p.Budget)
+			}
 			return fmt.Errorf("%w (%s)", err, tries(try))
 		}
 		log.Infof("%v: trying again in %s (%d of %d)", err, pause.Round(100*time.Millisecond), try+1, p.Tries)
+		if p.Paused != nil {
+			p.Paused(pause)
+		}
 		if err := p.Sleep(ctx, pause); err != nil {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// Pause waits as long as Do would after so many tries, but not past end, and tells how long that was: for what is repeated by other rules than
+// Do's. It reports false, at once, if nothing is left. A context that ends meanwhile ends it with the context's cause.
+func (p Policy) Pause(ctx context.Context, try int, end time.Time) (took time.Duration, ok bool, err error) {
+	p = p.withDefaults()
+	left := end.Sub(p.Now())
+	if left <= 0 {
+		return 0, false, nil
+	}
+	took = min(left, p.pause(try, 0))
+	if err := p.Sleep(ctx, took); err != nil || ctx.Err() != nil {
+		return took, false, context.Cause(ctx)
+	}
+	return took, true, nil
 }
 
 func (p Policy) withDefaults() Policy {

@@ -124,6 +124,11 @@ func TestNet(t *testing.T) {
 		again  bool
 	}{
 		{io.ErrUnexpectedEOF, fail.Unavailable, true},
+		{io.EOF, fail.Unavailable, true},
+		{&net.OpError{Op: "read", Err: syscall.ECONNRESET}, fail.Unavailable, true},
+		{&net.OpError{Op: "dial", Err: syscall.ETIMEDOUT}, fail.Unavailable, true},
+		{&net.OpError{Op: "dial", Err: syscall.EHOSTUNREACH}, fail.Unavailable, true},
+		{&net.DNSError{Err: "i/o timeout", IsTimeout: true}, fail.Unavailable, true},
 		{&url.Error{Op: "Get", URL: "http://h/", Err: syscall.ECONNREFUSED}, fail.Unavailable, true},
 		{&net.DNSError{Err: "server misbehaving", IsTemporary: true}, fail.Unavailable, true},
 		{&net.DNSError{Err: "no such host", IsNotFound: true}, fail.Unavailable, false},
@@ -157,5 +162,50 @@ func TestStatus(t *testing.T) {
 		if got := after(v, now); got != want {
 			t.Errorf("Retry-After %q: %v, want %v", v, got, want)
 		}
+	}
+}
+
+// A server that asks for more than there is left is not waited for, and it is said how long that would have been.
+func TestRetryAfterBeyondTheBudget(t *testing.T) {
+	for _, code := range []int{429, 503} {
+		c := &clock{now: time.Unix(1e9, 0)}
+		err := Do(t.Context(), quiet(), c.policy(false), func(context.Context) error { return Status(code, http.Header{"Retry-After": {"3600"}}, c.now) })
+		want := map[int]fail.Reason{429: fail.Busy, 503: fail.Unavailable}[code]
+		if len(c.pauses) != 0 || fail.Of(err) != want || !strings.Contains(err.Error(), "wants 1h0m0s") {
+			t.Errorf("%d: pauses %v, %v", code, c.pauses, err)
+		}
+	}
+}
+
+func TestPausesAreToldOf(t *testing.T) {
+	c := &clock{now: time.Unix(1e9, 0)}
+	p := c.policy(true)
+	var told []time.Duration
+	p.Paused = func(d time.Duration) { told = append(told, d) }
+	Do(t.Context(), quiet(), p, func(context.Context) error { return Net(io.EOF) })
+	if len(told) != 4 || !slices.Equal(told, c.pauses) {
+		t.Errorf("told of %v, were %v", told, c.pauses)
+	}
+}
+
+func TestPauseEndsInTime(t *testing.T) {
+	c := &clock{now: time.Unix(1e9, 0)}
+	p, end := c.policy(true), c.now.Add(10*time.Second)
+	for try := 1; ; try++ {
+		took, ok, err := p.Pause(t.Context(), try, end)
+		if err != nil || ok && took != c.pauses[len(c.pauses)-1] || try > 10 {
+			t.Fatalf("%s, %v, %v", took, ok, err)
+		}
+		if !ok {
+			break
+		}
+	}
+	if len(c.pauses) != 3 || !c.now.Equal(end) { // 2 s, 4 s, and what was left
+		t.Errorf("pauses %v", c.pauses)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(fail.ErrInterrupted)
+	if _, ok, err := (Policy{Min: time.Hour, Max: time.Hour}).Pause(ctx, 1, time.Now().Add(time.Hour)); ok || fail.Of(err) != fail.Interrupted {
+		t.Errorf("cancelled: %v, %v", ok, err)
 	}
 }

@@ -25,6 +25,8 @@ type Want struct {
 
 	// NoBlobs asks for commits and trees alone, if the server can leave blobs out (protocol version 2, "filter"); Objects gets those that are needed.
 	NoBlobs bool
+
+	Wait time.Duration // how long to wait for the commit where no way leads to it; 0 for not at all
 }
 
 // Have is what need not be sent again: a commit and all that it leads to, up to a boundary. It is offered to servers of version 2, and not
@@ -85,7 +87,7 @@ func Fetch(ctx context.Context, log *logs.Log, u URL, o Options, w Want, take Ta
 	}
 	err = bounded(ctx, log, u, o, func(ctx context.Context, f *fetcher) error {
 		f.want, f.take = w, take
-		source, err = f.commit(ctx)
+		source, err = f.wait(ctx)
 		return err
 	})
 	return source, err
@@ -93,11 +95,14 @@ func Fetch(ctx context.Context, log *logs.Log, u URL, o Options, w Want, take Ta
 
 // bounded runs f within Limits.Total.
 func bounded(ctx context.Context, log *logs.Log, u URL, o Options, run func(context.Context, *fetcher) error) error {
+	if err := o.Limits.Check(); err != nil {
+		return err
+	}
 	o.Limits = o.Limits.withDefaults()
 	ctx, cancel := context.WithTimeoutCause(ctx, o.Limits.Total,
 		fail.Errorf(fail.Unavailable, "%s: not done after %s, the limit for one fetch", u, o.Limits.Total).WithHint("look why the server or the network is so slow"))
 	defer cancel()
-	for _, secret := range u.secrets() {
+	for _, secret := range append(u.secrets(), o.Credentials.secrets()...) {
 		log.Mask(secret)
 	}
 	if o.Retry.Start.IsZero() { // one budget for all ways together
@@ -105,6 +110,16 @@ func bounded(ctx context.Context, log *logs.Log, u URL, o Options, run func(cont
 		if o.Retry.Now != nil {
 			o.Retry.Start = o.Retry.Now()
 		}
+	}
+	if o.Stats == nil {
+		o.Stats = &Stats{}
+	}
+	o.Retry.Paused = func(d time.Duration) {
+		o.Stats.Retries++
+		o.Stats.Waited += d
+	}
+	if u.Scheme == "https" || u.Scheme == "http" {
+		o.shown = o.Credentials.login(log, u)
 	}
 	f := &fetcher{log: log, u: u, o: o, reason: fail.Gone}
 	defer f.drop()
@@ -118,7 +133,7 @@ func bounded(ctx context.Context, log *logs.Log, u URL, o Options, run func(cont
 // commit goes through the ways to get one.
 func (f *fetcher) commit(ctx context.Context) (source string, err error) {
 	if f.u.Scheme == "file" {
-		if err := fetchLocal(ctx, f.u, f.o.Temp, f.want, f.take); err != nil {
+		if err := fetchLocal(ctx, f.u, f.o.Temp, f.want, f.counted); err != nil {
 			return "", err
 		}
 		return Local, nil
@@ -160,6 +175,11 @@ type fetcher struct {
 	link    link // nil when there is none
 	ad      *advert
 	damaged bool // a pack was, before
+
+	led      map[plumbing.Hash]bool // what hints were that were followed, in all rounds of waiting
+	wants    []plumbing.Hash        // all branches and tags, when they were asked for
+	looked   string                 // what came of that
+	tooLarge bool                   // it was more than Limits.AllSize
 
 	asked  []string    // what was asked and answered, for the last error
 	reason fail.Reason // of it
@@ -236,9 +256,17 @@ func (f *fetcher) get(ctx context.Context, wants []plumbing.Hash, depth int, pac
 		return false, "", netError(err)
 	}
 	r := p.pack(f.log)
+	if pack.Source == All {
+		r.most = f.o.Limits.AllSize
+	}
 	pack.Reader = r
 	ok, err = f.take(ctx, pack)
-	if broken := r.broken(); broken != nil && !ok {
+	f.o.Stats.Bytes += r.got
+	switch broken := r.broken(); {
+	case broken == nil || ok:
+	case errors.Is(broken, errTooLarge):
+		err = broken
+	default:
 		err = netError(fmt.Errorf("the pack did not arrive whole: %w", broken))
 	}
 	return ok && err == nil, "", err
@@ -261,8 +289,8 @@ func (f *fetcher) refs(ctx context.Context, prefixes ...string) ([]ref, error) {
 		if err == nil {
 			refs, err = readRefs(p)
 		}
-		if err != nil {
-			return nil, netError(err)
+		if err != nil { // some servers look at rights only here
+			return nil, greetingError(err, "")
 		}
 	}
 	var found []ref

@@ -25,6 +25,8 @@ type web struct {
 	log    *logs.Log
 	u      URL
 	limits Limits
+	shown  shown         // to the host that u names
+	sent   string        // what of it the last request had, for messages
 	last   *pktReader    // the answer that is being read
 	cancel func()        // ends it
 	waited time.Duration // for its beginning
@@ -37,15 +39,18 @@ func openHTTP(ctx context.Context, log *logs.Log, u URL, o Options) (link, *adve
 	if err != nil {
 		return nil, nil, fail.Errorf(fail.Usage, "the repository's URL cannot be parsed")
 	}
-	if base.Scheme == "https" && (o.TLS == nil || o.TLS.RootCAs == nil) {
-		embeddedRoots()
+	config, err := tlsConfig(o)
+	if err != nil {
+		return nil, nil, err
 	}
-	h := &web{base: base, log: log, u: u, limits: o.Limits, client: &http.Client{
+	h := &web{base: base, log: log, u: u, limits: o.Limits, shown: o.shown, client: &http.Client{
 		Transport: &http.Transport{
-			Proxy:               o.Proxy,
+			Proxy:               masked(log, o.Proxy),
 			DialContext:         (&net.Dialer{Timeout: o.Limits.Connect}).DialContext,
 			TLSHandshakeTimeout: o.Limits.TLS,
-			TLSClientConfig:     o.TLS,
+			TLSClientConfig:     config,
+
+			OnProxyConnectResponse: throughProxy,
 			// One stream at a time has nothing to gain from HTTP/2's windows, and a proxy that breaks it much to lose.
 			TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
 		},
@@ -166,9 +171,7 @@ func (h *web) do(ctx context.Context, method string, at *url.URL, body []byte) (
 		req.Header.Set("Content-Type", "application/x-git-upload-pack-request")
 		req.Header.Set("Accept", "application/x-git-upload-pack-result")
 	}
-	if h.u.User != "" && h.mayHaveCredentials(at) {
-		req.SetBasicAuth(h.u.User, h.u.password)
-	}
+	h.show(req, at)
 	unanswered, start := time.AfterFunc(h.limits.Answer-h.waited, h.cancel), time.Now()
 	res, err := h.client.Do(req)
 	h.waited += time.Since(start)
@@ -180,9 +183,24 @@ func (h *web) do(ctx context.Context, method string, at *url.URL, body []byte) (
 		err = u.Err
 	}
 	if err != nil {
-		return nil, retry.Net(clipped{err})
+		return nil, connectError(err)
 	}
 	return res, nil
+}
+
+// show gives a request what the server may see of ours.
+func (h *web) show(req *http.Request, at *url.URL) {
+	switch {
+	case !h.shown.is():
+		h.sent = "without credentials"
+	case !h.mayHaveCredentials(at):
+		h.sent = "without credentials: those " + h.shown.source + " are for another server"
+	case h.shown.secure && at.Scheme != "https":
+		h.sent = "without credentials: those " + h.shown.source + " are not sent without TLS"
+	default:
+		h.sent = "with the credentials " + h.shown.source
+		req.SetBasicAuth(h.shown.user, h.shown.password)
+	}
 }
 
 // mayHaveCredentials tells whether at is the host that the user's URL names: never another one that it redirects to. The
@@ -205,11 +223,13 @@ func (h *web) answer(res *http.Response, want string) (*pktReader, error) {
 	}
 	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
 	switch {
-	case res.StatusCode == http.StatusUnauthorized || res.StatusCode == http.StatusForbidden || res.StatusCode == http.StatusProxyAuthRequired:
-		return nil, fail.Errorf(fail.Denied, "the server answered %s", status(res)).
+	case res.StatusCode == http.StatusProxyAuthRequired:
+		return nil, errProxy(status(res))
+	case res.StatusCode == http.StatusUnauthorized || res.StatusCode == http.StatusForbidden:
+		return nil, fail.Errorf(fail.Denied, "the server answered %s to a request %s", status(res), h.sent).
 			WithHint("check the credentials for %s", h.base.Host)
 	case res.StatusCode == http.StatusNotFound || res.StatusCode == http.StatusGone:
-		return nil, errNoAccess("the server answered %s", status(res))
+		return nil, errNoAccess("the server answered %s to a request %s", status(res), h.sent)
 	case res.StatusCode >= 500:
 		return nil, fail.Errorf(fail.Unavailable, "the server answered %s", status(res))
 	case res.StatusCode != http.StatusOK:

@@ -394,7 +394,7 @@ func TestSilentAgent(t *testing.T) {
 			cancel()
 		}
 		var log bytes.Buffer
-		m, end := sshAuth(ctx, logs.New(&log, logs.Normal, false), URL{}, Options{SSHAuthSock: sock, Limits: Limits{Connect: limit, TLS: limit}})
+		m, end, _ := sshAuth(ctx, logs.New(&log, logs.Normal, false), URL{}, Options{SSHAuthSock: sock, Limits: Limits{Connect: limit, TLS: limit}})
 		end()
 		cancel()
 		if len(m) != 0 || !strings.Contains(log.String(), "agent cannot be used") {

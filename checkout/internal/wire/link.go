@@ -29,8 +29,13 @@ type Options struct {
 	Proxy func(*http.Request) (*url.URL, error) // for HTTP; nil means none
 	TLS   *tls.Config                           // for HTTPS; nil means the system's roots, or the embedded ones where it has none
 
+	Credentials Credentials
+	Stats       *Stats // counts what is done; may be nil
+
 	Limits Limits
 	Retry  retry.Policy
+
+	shown shown // chosen from Credentials
 }
 
 // link is a conversation with one upload-pack. Opening one reads its advertisement.

@@ -23,6 +23,7 @@ const maxSmall = 64 << 20
 // repository is a git repository on this machine, which is only read. Its files may be anybody's, and change while they are read.
 type repository struct {
 	path    string // as the user gave it
+	own     string // the directory with HEAD, which each worktree has for itself
 	common  string // the directory with objects and refs, which linked worktrees share
 	shallow map[plumbing.Hash]bool
 	objects
@@ -33,9 +34,9 @@ type repository struct {
 func openRepository(path string, temp *fsx.Dir) (*repository, error) {
 	r := &repository{path: path, objects: objects{temp: temp}, shallow: map[plumbing.Hash]bool{}}
 	for _, dir := range []string{path + "/.git", path, path + ".git/.git", path + ".git"} {
-		common, err := commonDir(dir)
+		own, common, err := gitDirs(dir)
 		if err == nil {
-			r.common = common
+			r.own, r.common = own, common
 			return r, r.open()
 		}
 		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) && !errors.Is(err, errNotRepository) {
@@ -47,35 +48,36 @@ func openRepository(path string, temp *fsx.Dir) (*repository, error) {
 
 var errNotRepository = errors.New("not a repository")
 
-// commonDir follows a .git file and a commondir file to where the objects are.
-func commonDir(dir string) (string, error) {
+// gitDirs follows a .git file to where HEAD is, and a commondir file from there to the objects.
+func gitDirs(dir string) (own, common string, err error) {
 	if info, err := os.Stat(dir); err != nil {
-		return "", err
+		return "", "", err
 	} else if !info.IsDir() {
 		text, err := readText(dir)
 		if errors.Is(err, errIrregular) {
-			return "", errNotRepository
+			return "", "", errNotRepository
 		}
 		if err != nil {
-			return "", err
+			return "", "", err
 		}
 		target, ok := strings.CutPrefix(strings.TrimSpace(text), "gitdir: ")
 		if !ok {
-			return "", errNotRepository
+			return "", "", errNotRepository
 		}
 		dir = relative(filepath.Dir(dir), target)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "HEAD")); err != nil {
-		return "", err
+		return "", "", err
 	}
+	own, common = dir, dir
 	text, err := readText(filepath.Join(dir, "commondir"))
 	if err == nil {
-		dir = relative(dir, strings.TrimSpace(text))
+		common = relative(dir, strings.TrimSpace(text))
 	} else if !errors.Is(err, fs.ErrNotExist) {
-		return "", err
+		return "", "", err
 	}
-	_, err = os.Stat(filepath.Join(dir, "objects"))
-	return dir, err
+	_, err = os.Stat(filepath.Join(common, "objects"))
+	return own, common, err
 }
 
 func relative(dir, path string) string {

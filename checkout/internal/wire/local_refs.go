@@ -2,13 +2,16 @@ package wire
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
@@ -21,7 +24,7 @@ const maxRef = 1000
 // tagRefs are the refs below refs/tags, unpeeled: gitrepository-layout, "refs" and "packed-refs". What is no ref there, and
 // symbolic ones, are ignored.
 func (r *repository) tagRefs() (map[string]plumbing.Hash, error) {
-	tags, err := r.packedTags()
+	tags, err := r.packedRefs(func(name string) bool { return strings.HasPrefix(name, "refs/tags/") })
 	if err != nil {
 		return nil, err
 	}
@@ -52,6 +55,81 @@ func (r *repository) tagRefs() (map[string]plumbing.Hash, error) {
 	return tags, nil
 }
 
+const maxSymbolic = 5 // refs that lead to refs; git follows as many
+
+// ref finds a ref by its full name, symbolic ones followed. It reports false if there is none, or one that leads to nothing yet.
+func (r *repository) ref(name string) (h plumbing.Hash, ok bool, err error) {
+	for range maxSymbolic {
+		dir := r.common
+		if name == "HEAD" {
+			dir = r.own
+		}
+		text, err := readRef(filepath.Join(dir, name))
+		if err != nil {
+			return h, false, r.error(err)
+		}
+		target, symbolic := strings.CutPrefix(text, "ref:")
+		if !symbolic {
+			if h, ok := parseHash(strings.TrimSpace(text)); ok {
+				return h, true, nil
+			}
+			packed, err := r.packedRefs(func(n string) bool { return n == name })
+			h, ok := packed[name]
+			return h, ok, err
+		}
+		if name = strings.TrimSpace(target); name == "refs/heads/.invalid" { // what other programs shall see of a reftable
+			return h, false, fail.Errorf(fail.Usage, "repository %q: its refs are in a reftable, which is not supported", r.path).
+				WithHint("give the commit's full SHA, or the repository's URL at a server")
+		}
+		if !ValidRef(name) {
+			return h, false, nil
+		}
+	}
+	return h, false, nil
+}
+
+// readRef is the beginning of a ref's file, "" where there is none.
+func readRef(file string) (string, error) {
+	f, err := openText(file)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, errIrregular) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxRef+10))
+	return string(b), err
+}
+
+// localNamed are those of the refs that a repository on this machine has.
+func localNamed(ctx context.Context, u URL, names []string) (refs []ref, err error) {
+	r, err := openRepository(u.Path, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	for _, name := range names {
+		h, ok, err := r.ref(name)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		chain := &walk{repository: r, ctx: ctx, seen: map[plumbing.Hash]bool{}}
+		commit, err := chain.peel(h)
+		if errors.Is(err, plumbing.ErrObjectNotFound) {
+			err = r.objectError(commit, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		refs = append(refs, ref{name: name, hash: h, peeled: commit})
+	}
+	return refs, nil
+}
+
 func (r *repository) looseRef(name string) (h plumbing.Hash, ok bool, err error) {
 	f, err := openText(filepath.Join(r.common, name))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errIrregular) { // now
@@ -68,11 +146,12 @@ func (r *repository) looseRef(name string) (h plumbing.Hash, ok bool, err error)
 	return h, ok, nil
 }
 
-func (r *repository) packedTags() (map[string]plumbing.Hash, error) {
-	tags := map[string]plumbing.Hash{}
+// packedRefs are those in the file packed-refs whose names are wanted.
+func (r *repository) packedRefs(wanted func(name string) bool) (map[string]plumbing.Hash, error) {
+	refs := map[string]plumbing.Hash{}
 	f, err := openText(filepath.Join(r.common, "packed-refs"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return tags, nil
+		return refs, nil
 	}
 	if err != nil {
 		return nil, r.error(err)
@@ -89,8 +168,8 @@ func (r *repository) packedTags() (map[string]plumbing.Hash, error) {
 		if !ok || name == "" {
 			return nil, r.badRefs(fmt.Errorf("%.100q", line))
 		}
-		if strings.HasPrefix(name, "refs/tags/") && len(name) <= maxRef {
-			tags[name] = h
+		if len(name) <= maxRef && wanted(name) {
+			refs[name] = h
 		}
 	}
 	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
@@ -98,7 +177,7 @@ func (r *repository) packedTags() (map[string]plumbing.Hash, error) {
 	} else if err != nil {
 		return nil, r.error(err)
 	}
-	return tags, nil
+	return refs, nil
 }
 
 func (r *repository) badRefs(err error) error {

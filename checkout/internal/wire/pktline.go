@@ -147,12 +147,16 @@ func (r *request) linef(format string, args ...any) {
 func (r *request) flush() { r.WriteString("0000") }
 func (r *request) delim() { r.WriteString("0001") }
 
+var errTooLarge = errors.New("the pack is larger than it may be")
+
 // packReader takes the pack out of the side-band (gitprotocol-pack, "Packfile Data"). Its end is the flush packet: an
 // input that ends before it is io.ErrUnexpectedEOF.
 type packReader struct {
 	p    *pktReader
 	log  *logs.Log
 	left int   // bytes of the packet that is being read
+	got  int64 // bytes of the pack
+	most int64 // that may come; 0 for any number
 	err  error // the first error, for good; io.EOF at the true end
 	said int   // progress lines logged
 }
@@ -167,6 +171,10 @@ func (r *packReader) Read(b []byte) (int, error) {
 	n, err := r.p.Read(b[:min(len(b), r.left)])
 	if n > 0 && r.p.watch != nil {
 		r.p.watch.payload(n)
+	}
+	if r.got += int64(n); r.most > 0 && r.got > r.most {
+		r.err = errTooLarge
+		return 0, r.err
 	}
 	if r.left -= n; err != nil && n == 0 {
 		r.err = early(err)

@@ -103,14 +103,25 @@ type hostKeys struct {
 }
 
 func sshConfig(ctx context.Context, log *logs.Log, u URL, o Options) (*hostKeys, func(), error) {
-	hosts, err := knownHosts(log, o.Home)
+	hosts, err := knownHosts(log, o)
 	if err != nil {
 		return nil, nil, err
 	}
-	auth, closeAgent := sshAuth(ctx, log, u, o)
-	c := &hostKeys{ClientConfig: ssh.ClientConfig{User: u.User, Auth: auth, HostKeyAlgorithms: hosts.HostKeyAlgorithms(u.address())}}
+	auth, closeAgent, err := sshAuth(ctx, log, u, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	var published []ssh.PublicKey
+	if o.Credentials.WellKnown {
+		published = wellKnownKeys(u.address())
+	}
+	c := &hostKeys{ClientConfig: ssh.ClientConfig{User: u.User, Auth: auth, HostKeyAlgorithms: append(hosts.HostKeyAlgorithms(u.address()), algorithms(published)...)}}
 	c.HostKeyCallback = func(name string, remote net.Addr, key ssh.PublicKey) error {
-		c.err = hostKeyError(hosts.HostKeyCallback()(name, remote, key), u, key)
+		err := hosts.HostKeyCallback()(name, remote, key)
+		if among(published, key) && (knownhosts.IsHostUnknown(err) || knownhosts.IsHostKeyChanged(err)) { // but not one that was revoked
+			err = nil
+		}
+		c.err = hostKeyError(err, u, key, len(published) > 0)
 		return c.err
 	}
 	if c.User == "" {
@@ -142,10 +153,14 @@ func handshakeError(err, hostErr error, user string, u URL) error {
 	return retry.Net(clipped{err})
 }
 
-func hostKeyError(err error, u URL, key ssh.PublicKey) error {
+// hostKeyError says what is wrong with a host key. published tells that the host's owner publishes others.
+func hostKeyError(err error, u URL, key ssh.PublicKey, published bool) error {
 	switch {
 	case err == nil:
 		return nil
+	case knownhosts.IsHostUnknown(err) && published:
+		return fail.Errorf(fail.Denied, "the host key of %s is none of those that it publishes: %s %s", u.Host, key.Type(), ssh.FingerprintSHA256(key)).
+			WithHint("someone may be between us and the server; if it has a new key, give that in a known_hosts file")
 	case knownhosts.IsHostUnknown(err):
 		return fail.Errorf(fail.Denied, "the host key of %s is not known: %s %s", u.Host, key.Type(), ssh.FingerprintSHA256(key)).
 			WithHint("compare the fingerprint with what the server's owner publishes, then add the key to known_hosts")
@@ -156,11 +171,14 @@ func hostKeyError(err error, u URL, key ssh.PublicKey) error {
 	return fail.Errorf(fail.Denied, "the host key of %s: %w", u.Host, err).WithHint("look for a line of this host in known_hosts")
 }
 
-// knownHosts reads the files of known host keys, which need not exist.
-func knownHosts(log *logs.Log, home string) (*knownhosts.HostKeyDB, error) {
+// knownHosts reads the files of known host keys: those that were given, else the usual ones, which need not exist.
+func knownHosts(log *logs.Log, o Options) (*knownhosts.HostKeyDB, error) {
+	if given := o.Credentials.KnownHosts; len(given) > 0 {
+		return givenHosts(given)
+	}
 	candidates := []string{"/etc/ssh/ssh_known_hosts"}
-	if home != "" {
-		candidates = append([]string{filepath.Join(home, ".ssh", "known_hosts")}, candidates...)
+	if o.Home != "" {
+		candidates = append([]string{filepath.Join(o.Home, ".ssh", "known_hosts")}, candidates...)
 	}
 	var files []string
 	for _, f := range candidates {
@@ -178,10 +196,38 @@ func knownHosts(log *logs.Log, home string) (*knownhosts.HostKeyDB, error) {
 	return hosts, nil
 }
 
+func givenHosts(files []string) (*knownhosts.HostKeyDB, error) {
+	bad := func(err error) error {
+		return fail.Errorf(fail.Usage, "the known hosts: %w", err).WithHint("give files as ssh-keyscan prints them, that uid %d can read", os.Getuid())
+	}
+	for _, name := range files {
+		f, err := openText(name)
+		if err != nil {
+			return nil, bad(err)
+		}
+		f.Close()
+	}
+	hosts, err := knownhosts.NewDB(files...)
+	if err != nil {
+		return nil, bad(err)
+	}
+	return hosts, nil
+}
+
 // sshAuth collects our keys as one method: the library tries each method only once.
-func sshAuth(ctx context.Context, log *logs.Log, u URL, o Options) ([]ssh.AuthMethod, func()) {
+func sshAuth(ctx context.Context, log *logs.Log, u URL, o Options) ([]ssh.AuthMethod, func(), error) {
 	var signers []ssh.Signer
 	closeAgent := func() {}
+	if given := o.Credentials.SSHKeys; len(given) > 0 {
+		for _, k := range given {
+			signer, err := k.signer()
+			if err != nil {
+				return nil, nil, err
+			}
+			signers = append(signers, signer)
+		}
+		return methods(u, signers), closeAgent, nil
+	}
 	if o.SSHAuthSock != "" {
 		conn, err := (&net.Dialer{Timeout: o.Limits.Connect}).DialContext(ctx, "unix", o.SSHAuthSock)
 		if err == nil {
@@ -206,7 +252,28 @@ func sshAuth(ctx context.Context, log *logs.Log, u URL, o Options) ([]ssh.AuthMe
 			log.Verbosef("key not used: %v", err)
 		}
 	}
-	return methods(u, signers), closeAgent
+	return methods(u, signers), closeAgent, nil
+}
+
+func (k SSHKey) signer() (ssh.Signer, error) {
+	pem := k.PEM
+	if pem == nil {
+		text, err := readText(k.Name)
+		if err != nil {
+			return nil, fail.Errorf(fail.Usage, "the ssh key %q: %w", k.Name, err).WithHint("give a file that uid %d can read", os.Getuid())
+		}
+		pem = []byte(text)
+	}
+	signer, err := ssh.ParsePrivateKey(pem)
+	var locked *ssh.PassphraseMissingError
+	switch {
+	case errors.As(err, &locked):
+		return nil, fail.Errorf(fail.Usage, "the ssh key %q has a passphrase, and nobody can be asked for it", k.Name).
+			WithHint("give a key without one, such as a deploy key, or an agent that has it")
+	case err != nil:
+		return nil, fail.Errorf(fail.Usage, "the ssh key %q cannot be used: %w", k.Name, err).WithHint("give a private key as ssh-keygen makes it, whole and with its line ends")
+	}
+	return signer, nil
 }
 
 func methods(u URL, signers []ssh.Signer) (m []ssh.AuthMethod) {

@@ -3,7 +3,6 @@
 package wire
 
 import (
-	"encoding/base64"
 	"net"
 	"net/url"
 	"path/filepath"
@@ -201,11 +200,11 @@ func (u URL) secrets() []string {
 		return nil
 	}
 	user, password, _ := strings.Cut(u.userinfo, ":")
-	forms := []string{u.password, password, url.QueryEscape(u.password), url.PathEscape(u.password), strings.TrimPrefix(url.UserPassword("", u.password).String(), ":")}
+	all := append(forms(u.password), password)
 	if u.Scheme != "ssh" && (u.password == "" || u.password == "x-oauth-basic") {
-		forms = append(forms, u.User, user, url.QueryEscape(u.User), url.PathEscape(u.User), url.User(u.User).String())
+		all = append(append(all, forms(u.User)...), user)
 	}
-	return append(forms, base64.StdEncoding.EncodeToString([]byte(u.User+":"+u.password)))
+	return append(all, basic(u.User, u.password))
 }
 
 // GoString keeps %#v from showing the password.

@@ -6,6 +6,8 @@ import (
 	"io"
 	"sync/atomic"
 	"time"
+
+	"run-task/internal/fail"
 )
 
 // Limits are how long each part of a conversation may take. Waiting is time spent in reading: a slow disk on our side is no
@@ -15,13 +17,30 @@ type Limits struct {
 	TLS     time.Duration // TLS or SSH handshake, default 30 s
 	Answer  time.Duration // all waiting for one answer up to its pack, redirects included, however lively it drips; default 5 minutes
 	Prepare time.Duration // all waiting for the pack's first byte while the server says at least once in Answer that it is at work, default 30 minutes
-	Stall   time.Duration // while the pack comes: less than 1 kB/s of it on average for so long, default 60 s
+	Stall   time.Duration // while the pack comes: less than LowSpeed of it on average for so long, default 60 s
 	// All ways and tries together, what is done with the packs included; default 6 hours. That is 100 GB at 5 MB/s, more than
 	// the whole history of the largest public repositories, and longer than CI lets tasks run.
 	Total time.Duration
+
+	LowSpeed int64 // bytes in a second, see Stall; default 1000
+	AllSize  int64 // bytes of a pack of all branches and tags, the last way to a commit; default 2 GiB
 }
 
-const lowSpeed = 1000 // bytes in a second
+// Check says with fail.Usage which limit is negative.
+func (l Limits) Check() error {
+	for _, limit := range []struct {
+		name  string
+		value int64
+	}{
+		{"connect", int64(l.Connect)}, {"tls", int64(l.TLS)}, {"answer", int64(l.Answer)}, {"prepare", int64(l.Prepare)}, {"stall", int64(l.Stall)},
+		{"total", int64(l.Total)}, {"low-speed", l.LowSpeed}, {"all-size", l.AllSize},
+	} {
+		if limit.value < 0 {
+			return fail.Errorf(fail.Usage, "the limit %q is negative", limit.name).WithHint("give a positive one, or none for the default")
+		}
+	}
+	return nil
+}
 
 func (l Limits) withDefaults() Limits {
 	set := func(d *time.Duration, v time.Duration) {
@@ -35,6 +54,12 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Prepare, 30*time.Minute)
 	set(&l.Stall, time.Minute)
 	set(&l.Total, 6*time.Hour)
+	if l.LowSpeed == 0 {
+		l.LowSpeed = 1000
+	}
+	if l.AllSize == 0 {
+		l.AllSize = 2 << 30
+	}
 	return l
 }
 
@@ -91,7 +116,7 @@ func (w *watched) payload(n int) {
 	if w.phase != packing {
 		w.begin(packing)
 	}
-	if w.got += int64(n); float64(w.got) >= lowSpeed*w.limits.Stall.Seconds() {
+	if w.got += int64(n); float64(w.got) >= float64(w.limits.LowSpeed)*w.limits.Stall.Seconds() {
 		w.silent, w.got = 0, 0
 	}
 }
@@ -107,7 +132,7 @@ func (w *watched) left() (time.Duration, error) {
 		}
 		return l.Answer - w.silent, fmt.Errorf("%w: silent for %s", errSlow, l.Answer)
 	}
-	return w.limits.Stall - w.silent, fmt.Errorf("%w: less than %d B/s of the pack for %s", errSlow, lowSpeed, w.limits.Stall)
+	return w.limits.Stall - w.silent, fmt.Errorf("%w: less than %d B/s of the pack for %s", errSlow, w.limits.LowSpeed, w.limits.Stall)
 }
 
 func (w *watched) Read(p []byte) (int, error) {

@@ -2,6 +2,8 @@ package wire
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -9,6 +11,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 
 	"run-task/internal/fail"
+	"run-task/internal/logs"
 )
 
 // exact asks for the commit by its name.
@@ -102,7 +105,9 @@ func (f *fetcher) hints(ctx context.Context) (string, error) {
 	}); err != nil {
 		return "", err
 	}
-	seen := map[plumbing.Hash]bool{}
+	if f.led == nil {
+		f.led = map[plumbing.Hash]bool{}
+	}
 	for _, name := range f.want.Hints {
 		i := slices.IndexFunc(refs, func(r ref) bool { return r.name == name })
 		if i < 0 {
@@ -110,10 +115,10 @@ func (f *fetcher) hints(ctx context.Context) (string, error) {
 			continue
 		}
 		f.notef("%s is now %.8s", name, refs[i].hash)
-		if seen[refs[i].hash] {
+		if f.led[refs[i].hash] {
 			continue
 		}
-		seen[refs[i].hash] = true
+		f.led[refs[i].hash] = true
 		for _, depth := range f.depths(refs[i]) {
 			if ok, err := f.hint(ctx, refs[i], depth); ok || err != nil {
 				return Hint, err
@@ -182,15 +187,24 @@ func (f *fetcher) all(ctx context.Context) (string, error) {
 			}
 		}
 		plumbing.HashesSort(wants)
-		ok, said, err := f.get(ctx, slices.Compact(wants), 0, pack)
-		switch {
-		case ok || err != nil:
-		case said != "":
-			f.notef("%d branches and tags: %q", len(refs), said)
-		default:
-			f.notef("%d branches and tags: not reachable", len(refs))
+		wants = slices.Compact(wants)
+		if !f.tooLarge && (f.wants == nil || !slices.Equal(wants, f.wants)) { // else the same would come again
+			ok, said, err := f.get(ctx, wants, 0, pack)
+			f.tooLarge = errors.Is(err, errTooLarge)
+			switch {
+			case f.tooLarge:
+				f.looked = fmt.Sprintf("more than %s: name a ref that leads to the commit", logs.Bytes(f.o.Limits.AllSize))
+			case ok || err != nil:
+				return ok, err
+			case said != "":
+				f.looked = strconv.Quote(said)
+			default:
+				f.looked = "not reachable"
+			}
+			f.wants = wants
 		}
-		return ok, err
+		f.notef("%d branches and tags: %s", len(refs), f.looked)
+		return false, nil
 	})
 	if !ok {
 		return "", err

@@ -1,0 +1,40 @@
+package wire
+
+import (
+	"encoding/base64"
+	"net/url"
+	"strings"
+)
+
+// forms are all that a server or a library may make of a secret when it repeats it.
+func forms(secret string) []string {
+	if secret == "" {
+		return nil
+	}
+	return []string{secret, url.QueryEscape(secret), url.PathEscape(secret), url.User(secret).String(), strings.TrimPrefix(url.UserPassword("", secret).String(), ":")}
+}
+
+// basic is a user and password as HTTP carries them.
+func basic(user, password string) string {
+	return base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
+}
+
+// secrets are the passwords in every form in which a server or a library may repeat them.
+func (c Credentials) secrets() (all []string) {
+	for _, l := range c.Logins {
+		if l.Password != "" {
+			all = append(append(all, forms(l.Password)...), basic(l.user(), l.Password))
+		}
+	}
+	return all
+}
+
+// anyUser goes with tokens: GitHub's and GitLab's alike take any name that is not empty, and this is the one that GitLab documents.
+const anyUser = "oauth2"
+
+func (l Login) user() string {
+	if l.User == "" {
+		return anyUser
+	}
+	return l.User
+}
