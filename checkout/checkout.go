@@ -19,6 +19,7 @@ import (
 	"run-task/checkout/internal/wire"
 	"run-task/checkout/internal/worktree"
 	"run-task/internal/fail"
+	"run-task/internal/fsx"
 	"run-task/internal/logs"
 )
 
@@ -33,15 +34,39 @@ type Repo struct {
 	Clean string   // "all", "keep-ignored" or "none": what happens to files that are not the commit's
 	Adopt bool     // clean Dir although run-task did not make it
 
-	Sparse   []string // directories; if there are any, only these and the files beside the way to them are wanted (git's cone mode)
-	ReadOnly bool     // leave the worktree without write permission
+	Sparse     []string // directories; if there are any, only these and the files beside the way to them are wanted (git's cone mode)
+	ReadOnly   bool     // leave the worktree without write permission
+	Submodules string   // "none", "top" or "recursive"
+	Alternates bool     // leave the objects in the git store and borrow them from there
+
+	Resolve string // a ref that SHA is to be taken from, if SHA is empty
 }
 
-// Net is what the environment says about the network.
+// Net is what is said about the network.
 type Net struct {
 	Home        string // of the task's user, for SSH keys and known hosts
 	SSHAuthSock string
 	Proxy       func(*http.Request) (*url.URL, error)
+	Credentials Credentials
+	Limits      Limits
+	Tries       int           // of what may pass; 0 for the default
+	Budget      time.Duration // no try begins later than this after the first; 0 for the default
+}
+
+// What Net consists of.
+type (
+	Credentials = wire.Credentials
+	Login       = wire.Login
+	SSHKey      = wire.SSHKey
+	Limits      = wire.Limits
+)
+
+// Store is where commits are kept for other tasks, on a volume that they share.
+type Store struct {
+	Dir    string
+	Trust  string        // what was fetched under one label is never served under another
+	Holder string        // who pins are for: a pipeline
+	TTL    time.Duration // how long they hold
 }
 
 // Options are all checkouts of a task.
@@ -50,6 +75,14 @@ type Options struct {
 	Keep     []string              // caches and volumes: where one is inside a checkout, it is neither cleaned nor in the way
 	MayClean func(dir string) bool // tells whether a cache or volume itself may be cleaned; what is in one always may
 	Net      Net
+
+	Store         *Store        // nil: each worktree's own .git is all there is
+	Seeds         []string      // local repositories or stores to look in before a server is asked
+	AlwaysContact bool          // ask the server whether we may read the repository, also where the commit is here
+	Wait          time.Duration // how long to wait for a commit that the server does not have yet
+	Trees         []string      // paths in the commit whose hashes Result.Trees has
+
+	nesting nesting
 }
 
 // Result says what a worktree now holds.
@@ -60,26 +93,42 @@ type Result struct {
 	Tree      string
 	Source    string // where the objects came from: pin (already here), remote-v2, remote-v0, hint, all, local
 	Seconds   float64
+
+	URL            string            // canonical, no credentials
+	Trees          map[string]string // git's names of the trees or blobs at Options.Trees
+	Objects, Bytes int64             // fetched
+	Retries        int
+	Phases         Phases
+}
+
+// Phases are the parts of a checkout, in seconds.
+type Phases struct {
+	Wait       float64 // for locks, between tries, and for a commit to appear
+	Fetch      float64 // looking for the commit, getting it and proving it
+	Files      float64
+	Submodules float64
 }
 
 // All makes the checkouts in order and stops at the first that fails.
 func All(ctx context.Context, log *logs.Log, o Options) ([]Result, error) {
 	var done []Result
-	for i := range o.Repos {
-		r, err := o.one(ctx, log, &o.Repos[i])
+	for _, r := range o.Repos {
+		res, err := o.one(ctx, log, &r)
 		if err != nil {
-			return done, fmt.Errorf("checkout %q: %w", o.Repos[i].Dir, err)
+			return done, fmt.Errorf("checkout %q: %w", r.Dir, err)
 		}
-		done = append(done, r)
+		done = append(done, res)
 	}
 	return done, nil
 }
 
 func (o *Options) one(ctx context.Context, log *logs.Log, r *Repo) (Result, error) {
-	start := time.Now()
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // to compare what is here makes little garbage, which is not worth a collection
 	u, err := wire.ParseURL(r.URL)
 	if err != nil {
+		return Result{}, err
+	}
+	if err := o.resolve(ctx, log, u, r); err != nil {
 		return Result{}, err
 	}
 	dir, err := filepath.Abs(r.Dir)
@@ -91,6 +140,12 @@ func (o *Options) one(ctx context.Context, log *logs.Log, r *Repo) (Result, erro
 		return Result{}, err
 	}
 	defer root.Close()
+	return o.at(ctx, log, r, u, root, dir, mayClean)
+}
+
+// at checks out into a directory that is open: dir is its name. It may be cleaned, or r.Adopt says so, or it is ours or empty.
+func (o *Options) at(ctx context.Context, log *logs.Log, r *Repo, u wire.URL, root *fsx.Dir, dir string, mayClean bool) (Result, error) {
+	start := time.Now()
 	keep := kept(cmp.Or(root.Real(), dir), o.Keep)
 	for _, name := range keep {
 		if first, _, _ := strings.Cut(name, "/"); first == gitName || first == asideName {
@@ -102,11 +157,30 @@ func (o *Options) one(ctx context.Context, log *logs.Log, r *Repo) (Result, erro
 		return Result{}, err
 	}
 	defer g.close()
-	pin, sum, err := g.bring(ctx, log, u, r, o.Net)
+	if err := g.quarantine(); err != nil {
+		return Result{}, err
+	}
+	in := o.intake(log, u, r, g)
+	waited := time.Since(start)
+	p, sum, err := o.bring(ctx, in)
 	if err != nil {
 		return Result{}, err
 	}
-	res := Result{Name: r.Name, Dir: dir, SHA: r.SHA, Commit: pin.commit.String(), Tree: pin.tree.String(), Source: pin.source, Seconds: time.Since(start).Seconds()}
+	defer p.store.Close()
+	res := in.result(p, dir)
+	res.Phases.Wait += waited.Seconds()
+	if res.Trees, err = p.paths(o.Trees); err != nil {
+		return Result{}, err
+	}
+	if r.wantsSubmodules() {
+		began := time.Now()
+		more, err := o.submodules(ctx, log, r, root, dir, p)
+		if err != nil {
+			return Result{}, err
+		}
+		res.add(more, began)
+	}
+	res.Seconds = time.Since(start).Seconds()
 	what := res.Commit
 	if res.Commit != res.SHA {
 		what += " (tag " + res.SHA + ")"
@@ -121,39 +195,59 @@ func (o *Options) one(ctx context.Context, log *logs.Log, r *Repo) (Result, erro
 	return res, nil
 }
 
+// result says what was acquired.
+func (in *intake) result(p *pin, dir string) Result {
+	s := in.options.Stats
+	return Result{Name: in.r.Name, Dir: dir, URL: in.u.String(), SHA: in.r.SHA, Commit: p.commit.String(), Tree: p.tree.String(), Source: p.source,
+		Objects: s.Objects, Bytes: s.Bytes, Retries: s.Retries, Phases: in.phases}
+}
+
+// add counts what was fetched for submodules since a time.
+func (r *Result) add(more Result, began time.Time) {
+	r.Objects, r.Bytes, r.Retries = r.Objects+more.Objects, r.Bytes+more.Bytes, r.Retries+more.Retries
+	r.Phases.Submodules = time.Since(began).Seconds()
+}
+
 // bring gets the commit and checks it out. From the first change on HEAD is missing, and it comes back last: a checkout that was killed is no
-// repository to git, and is begun again by the next run.
-func (g *gitdir) bring(ctx context.Context, log *logs.Log, u wire.URL, r *Repo, net Net) (_ *pin, _ worktree.Summary, err error) {
+// repository to git, and is begun again by the next run. The pin's store is open.
+func (o *Options) bring(ctx context.Context, in *intake) (p *pin, _ worktree.Summary, err error) {
+	g := in.g
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.undo())
+			if p != nil {
+				p.store.Close()
+			}
 		}
 	}()
-	p, err := g.acquire(ctx, log, u, r, net)
-	if err != nil {
+	if p, err = o.acquire(ctx, in); err != nil {
 		return nil, worktree.Summary{}, err
 	}
-	defer p.store.Close()
 	if g.early != nil {
 		g.early.Close()
 	}
-	o := worktree.Options{Clean: cleans[r.Clean], Cone: r.cone(), ReadOnly: r.ReadOnly, Keep: g.keep, Early: g.early, Old: g.old}
+	start := time.Now()
+	defer func() { in.phases.Files = time.Since(start).Seconds() }()
+	w := worktree.Options{Clean: cleans[in.r.Clean], Cone: in.r.cone(), ReadOnly: in.r.ReadOnly, Keep: g.keep, Early: g.early, Old: g.old}
 	if g.aside {
-		o.Keep = append(slices.Clip(o.Keep), asideName)
+		w.Keep = append(slices.Clip(w.Keep), asideName)
+	}
+	if in.r.wantsSubmodules() {
+		w.Submodules = func(all []worktree.Submodule) ([]string, error) { return o.pick(in, p, all) }
 	}
 	begun := false
-	o.Begin = func() error {
+	w.Begin = func() error {
 		begun = true
-		return inOrder(g.mounted, g.begin, func() error { return g.publish(p) }, func() error { return g.dress(u, p) })
+		return inOrder(g.mounted, g.begin, func() error { return g.publish(p) }, func() error { return g.dress(in.u, p) })
 	}
-	sum, err := worktree.Write(ctx, log, g.root, g.dir, p.tree, p.store, o)
+	sum, err := worktree.Write(ctx, in.log, g.root, g.dir, p.tree, p.store, w)
 	switch {
 	case err != nil:
-		return nil, sum, err
+		return p, sum, err
 	case !begun && p.same && g.holds("HEAD", headOf(p.commit)):
-		return p, sum, inOrder(g.mounted, func() error { return g.dress(u, p) }, g.restoreIndex, func() error { return g.dir.RemoveAll(inDir) })
+		return p, sum, inOrder(g.mounted, func() error { return g.dress(in.u, p) }, g.restoreIndex, func() error { return g.dir.RemoveAll(inDir) })
 	case !begun:
-		err = inOrder(o.Begin, g.restoreIndex)
+		err = inOrder(w.Begin, g.restoreIndex)
 	}
 	if err == nil {
 		err = g.finish(p, sum.Warnings)

@@ -21,8 +21,8 @@ func TestValidRef(t *testing.T) {
 		"refs/heads/a..b": false, "refs/heads/a b": false, "refs/heads/a\n": false, "refs/heads/a~1": false, "refs/heads/@{u}": false,
 		`refs/heads/a\b`: false, "refs/heads/a*": false, "refs/heads/a?": false, "refs/heads/a[": false, "refs/heads/a:b": false, "refs/heads/a^": false, "": false,
 	} {
-		if got := validRef(name); got != want {
-			t.Errorf("validRef(%q) is %v", name, got)
+		if got := wire.ValidRef(name); got != want {
+			t.Errorf("wire.ValidRef(%q) is %v", name, got)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"run-task/checkout/internal/wire"
 	"run-task/checkout/internal/worktree"
+	"run-task/internal/fsx"
 )
 
 const (
@@ -36,11 +37,13 @@ func (g *gitdir) quarantine() (err error) {
 }
 
 // emptyQuarantine forgets the packs that were received again. Those that are open can still be read.
-func (g *gitdir) emptyQuarantine() error {
-	names, err := g.in.Names()
+func (g *gitdir) emptyQuarantine() error { return empty(g.in) }
+
+func empty(dir *fsx.Dir) error {
+	names, err := dir.Names()
 	for _, name := range names {
 		if err == nil {
-			err = g.in.RemoveAll(name)
+			err = dir.RemoveAll(name)
 		}
 	}
 	return err
@@ -94,8 +97,13 @@ func (g *gitdir) dress(u wire.URL, p *pin) error {
 	if err := inOrder(func() error { return g.strip(p) }, func() error { return g.promise(p) }); err != nil {
 		return err
 	}
+	var alternates []string // gitrepository-layout(5)
+	if p.alternates != "" {
+		alternates = []string{p.alternates}
+	}
 	for _, f := range []struct{ name, content string }{
 		{"config", configOf(u, p)}, {"info/exclude", g.exclude()}, {"info/sparse-checkout", p.patterns()}, {"shallow", lines(p.Shallow)}, {"packed-refs", refLines(p.tags)},
+		{"objects/info/alternates", lines(alternates)},
 	} {
 		err := error(nil)
 		if f.content == "" {
@@ -125,7 +133,7 @@ func (g *gitdir) strip(p *pin) error {
 	}{
 		{".", []string{ownDir, "objects", "refs", "info", "HEAD", "index", "config", "shallow", "packed-refs"}},
 		{ownDir, []string{"state.json", "seal.json", "index", "lock", "incoming"}},
-		{"objects", []string{"pack", "info"}}, {"objects/info", nil}, {packDir, packs},
+		{"objects", []string{"pack", "info"}}, {"objects/info", []string{"alternates"}}, {packDir, packs},
 		{"refs", []string{"heads", "tags"}}, {"refs/heads", nil}, {"refs/tags", nil},
 		{"info", []string{"exclude", "sparse-checkout"}},
 	} {
@@ -153,8 +161,8 @@ func configOf(u wire.URL, p *pin) string {
 		version = 1
 		remote = "\tpromisor = true\n\tpartialCloneFilter = blob:none\n[extensions]\n\tpartialClone = origin\n"
 	}
-	return fmt.Sprintf("[core]\n\trepositoryformatversion = %d\n\tfilemode = true\n\tbare = false\n%s[remote \"origin\"]\n\turl = %s\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n%s",
-		version, core, quoteConfig(u.String()), remote)
+	return fmt.Sprintf("[core]\n\trepositoryformatversion = %d\n\tfilemode = true\n\tbare = false\n%s[remote \"origin\"]\n\turl = %s\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n%s%s",
+		version, core, quoteConfig(u.String()), remote, modulesConfig(p.submodules))
 }
 
 // patterns is the content of info/sparse-checkout.

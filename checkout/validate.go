@@ -2,6 +2,7 @@ package checkout
 
 import (
 	"path"
+	"slices"
 	"strings"
 
 	"run-task/checkout/internal/wire"
@@ -16,6 +17,12 @@ func Validate(r *Repo) error {
 	if _, err := wire.ParseURL(r.URL); err != nil {
 		return err
 	}
+	if r.SHA == "" && r.Resolve != "" {
+		if r.Resolve != "HEAD" && !wire.ValidRef("refs/heads/"+r.Resolve) {
+			return fail.Errorf(fail.Usage, "%q is not the name of a ref", r.Resolve).WithHint("give a branch, a tag, HEAD, or a full name such as refs/pull/1/merge")
+		}
+		return r.rest()
+	}
 	sha := strings.ToLower(r.SHA)
 	switch hex := strings.Trim(sha, "0123456789abcdef") == ""; {
 	case hex && len(sha) == 64:
@@ -26,6 +33,17 @@ func Validate(r *Repo) error {
 		return fail.Errorf(fail.Usage, "the SHA is all zeros: git's word for no commit").WithHint("the CI ran this task for a deleted ref")
 	}
 	r.SHA = sha
+	return r.rest()
+}
+
+// rest validates all but where the commit is.
+func (r *Repo) rest() error {
+	if r.Submodules == "" {
+		r.Submodules = "none"
+	}
+	if !slices.Contains([]string{"none", "top", "recursive"}, r.Submodules) {
+		return fail.Errorf(fail.Usage, "submodules %q", r.Submodules).WithHint("none, top for those of the commit itself, or recursive for theirs, too")
+	}
 	if r.Clean == "" {
 		r.Clean = "all"
 	}
@@ -41,26 +59,11 @@ func Validate(r *Repo) error {
 		r.Sparse[i] = d
 	}
 	for _, h := range r.Hints {
-		if !validRef(h) {
+		if !wire.ValidRef(h) {
 			return fail.Errorf(fail.Usage, "%q is not the name of a ref", h)
 		}
 	}
 	return nil
-}
-
-// validRef follows git-check-ref-format(1).
-func validRef(name string) bool {
-	for _, c := range []byte(name) {
-		if c <= ' ' || c == 0x7f || strings.IndexByte(`~^:?*[\`, c) >= 0 {
-			return false
-		}
-	}
-	for _, part := range strings.Split(name, "/") {
-		if part == "" || part[0] == '.' || strings.HasSuffix(part, ".lock") {
-			return false
-		}
-	}
-	return strings.HasPrefix(name, "refs/") && !strings.Contains(name, "..") && !strings.Contains(name, "@{") && !strings.HasSuffix(name, ".")
 }
 
 // Address is a repository's URL as it may be printed: without credentials.

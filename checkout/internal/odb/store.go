@@ -63,6 +63,16 @@ func Open(dir, spill *fsx.Dir, names []string) (*Store, error) {
 	return s, nil
 }
 
+// Add adds a pack that is known to be whole with those that are there, as Open does.
+func (s *Store) Add(dir *fsx.Dir, name string) error {
+	p, err := pack.Open(dir, name)
+	if err == nil {
+		p.Foreign(dir, maxBases)
+		s.add(p, true, nil)
+	}
+	return err
+}
+
 // Receive reads one pack to the end of r, stores it in dir and adds it; see pack.Receive for its options, promises and errors. dir must stay open
 // until Close. A pack may be thin if what it lacks is in the store.
 func (s *Store) Receive(ctx context.Context, dir *fsx.Dir, r io.Reader, o pack.Options) error {

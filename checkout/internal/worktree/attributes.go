@@ -91,16 +91,7 @@ func (p *plan) warnings() (all []string, err error) {
 			all = append(all, fmt.Sprintf("%q asks for %s", c.path, c.what))
 		}
 	}
-	for _, c := range []struct {
-		what  string
-		paths []string
-	}{
-		{"Git LFS pointers, what they stand for is not fetched", p.paths(func(f *file) bool { return f.lfs })},
-		{"submodules, left as empty directories", p.paths(func(f *file) bool { return f.Mode == treepath.Gitlink && !f.Skip })},
-	} {
-		all = append(all, class(c.what, c.paths)...)
-	}
-	return all, nil
+	return append(all, class("Git LFS pointers, what they stand for is not fetched", p.paths(func(f *file) bool { return f.lfs }))...), nil
 }
 
 // lookForPointers reads the files that nobody had to read so far.

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"run-task/checkout/internal/index"
+	"run-task/checkout/internal/treepath"
 )
 
 // Old is what an earlier Write left in the same directory, and what nobody can have changed since: the caller answers for that. Files whose metadata
@@ -18,13 +19,17 @@ type Old struct {
 // trusts tells whether a change would have changed the entry's metadata: not if the file is as young as the index (gitformat-index, "racy git").
 func (o *Old) trusts(e *index.Entry) bool { return e.Stat.Before(o.Sec, o.Nsec) }
 
-// hasFile and hasDir tell what the earlier run's tree had at a path.
+// hasFile, hasSubmodule and hasDir tell what the earlier run's tree had at a path.
 func (o *Old) hasFile(path string) bool {
 	if o == nil {
 		return false
 	}
 	i := o.search(path)
 	return i < len(o.Entries) && o.Entries[i].Path == path && !o.Entries[i].Skip
+}
+
+func (o *Old) hasSubmodule(path string) bool {
+	return o.hasFile(path) && o.Entries[o.search(path)].Mode == treepath.Gitlink
 }
 
 func (o *Old) hasDir(path string) bool {

@@ -39,7 +39,8 @@ type plan struct {
 	cone       *Cone
 	visible    []int // with a cone, how many of the files before each are in it
 	attributes attributes
-	modules    []byte // the content of .gitmodules
+	modules    []byte   // the content of .gitmodules
+	callers    []string // the submodules whose directories are the caller's, sorted
 }
 
 // maxTarget is PATH_MAX without its NUL: no longer target can be made.
@@ -162,7 +163,7 @@ func (p *plan) lookAgain() error {
 // written, and attributes. A .gitattributes that is a link is not followed, as in git.
 func (p *plan) look(f *file, name string) error {
 	attributes := name == attributesName && f.Mode != treepath.Gitlink
-	modules := f.Path == ".gitmodules" && f.Mode != treepath.Gitlink
+	modules := f.Path == modulesName && f.Mode != treepath.Gitlink
 	if f.Mode != treepath.Link && !attributes && !modules || !p.cone.Has(f.Path) {
 		return nil
 	}

@@ -188,7 +188,9 @@ func (s *scan) one(in place, name string, st fsx.Stat, is child) error {
 	case (is.dir != nil || submodule) && st.IsDir() && st.UID == s.uid: // or its owner could change what we write
 		if submodule {
 			f.keep, f.Stat = true, index.StatOf(st) // which git does not compare, and readonly= changes
-			if s.clean == None {
+			if was := s.old.hasDir(f.Path); !was && s.plan.isCallers(f.Path) {
+				return s.leave(in, name)
+			} else if s.clean == None && !was {
 				return in.MakeWritable(name)
 			}
 		}
@@ -216,6 +218,14 @@ func (s *scan) one(in place, name string, st fsx.Stat, is child) error {
 		return err
 	}
 	return nil
+}
+
+// leave makes sure that a submodule's directory can be the caller's.
+func (s *scan) leave(in place, name string) error {
+	if mount, err := in.IsMount(name); err != nil || mount || slices.Contains(s.keep, in.prefix+name) {
+		return mountError(in.prefix+name, err)
+	}
+	return in.MakeWritable(name)
 }
 
 func (s *scan) descend(in place, name string, st fsx.Stat, dir *index.Tree) error {

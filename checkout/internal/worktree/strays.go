@@ -37,6 +37,8 @@ func (s *scan) fate(full, name string, dir bool) fate {
 	switch {
 	case s.clean == All || s.plan.find(full) != nil:
 		return goes
+	case name == ".git" && s.old.hasSubmodule(path.Dir(full)) && s.plan.hasDir(path.Dir(full)): // git would take the files beside it for those of a repository of their own
+		return goes
 	case s.clean == KeepIgnored && !s.ignore.Ignored(name, dir):
 		if dir {
 			return depends

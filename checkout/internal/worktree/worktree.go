@@ -50,6 +50,11 @@ type Options struct {
 	ReadOnly bool     // leave files and directories, root included, without write permission; else what is the tree's gets its owner's
 	Keep     []string // paths that are somebody else's, such as a cache inside the worktree: they and what is below them are not looked at
 
+	// Submodules, if not nil, is called with the submodules in the cone, before anything is changed, and tells the paths of those that are the caller's: their
+	// directories are made where they are missing, and what is in them is not looked at; what stands in their place and is no directory of ours is
+	// replaced. The others become empty directories. Its error ends Write.
+	Submodules func([]Submodule) (callers []string, err error)
+
 	Early *Early // what it wrote into root is right, if nil nothing was
 	Old   *Old   // what an earlier Write left here, nil if nobody knows
 
@@ -75,8 +80,8 @@ type Summary struct {
 }
 
 // Write brings root to exactly tree and then writes gitdir's "index", atomically; root's .git is not touched otherwise. A
-// file that is there, ours, with one link, and has the right x bit and content stays as it is, mtime included; submodules
-// become empty directories. New files get 0666 or 0777 less the umask. On an error the index is the old one and root may hold anything.
+// file that is there, ours, with one link, and has the right x bit and content stays as it is, mtime included.
+// New files get 0666 or 0777 less the umask. On an error the index is the old one and root may hold anything.
 //
 // Nothing is changed if the tree breaks a path rule or has objects of the wrong type for its directories and links
 // (fail.BadData), if something that has to go belongs to another uid (fail.PurgeCache) or is a mount point or kept (fail.Usage). Mount
@@ -89,6 +94,9 @@ func Write(ctx context.Context, log *logs.Log, root, gitdir *fsx.Dir, tree plumb
 	if err != nil {
 		return Summary{}, err
 	}
+	if err := p.handOver(o.Submodules); err != nil {
+		return Summary{}, err
+	}
 	progress := log.Progress()
 	defer progress.Done()
 	s := newScan(ctx, p, o, progress)
@@ -97,7 +105,7 @@ func Write(ctx context.Context, log *logs.Log, root, gitdir *fsx.Dir, tree plumb
 	}
 	w := &writer{ctx: ctx, root: root, plan: p, readOnly: o.ReadOnly, progress: progress, done: &tally{}}
 	w.sum.Notes = slices.Concat(class("mount points among what is not in the commit, left alone", slices.Sorted(slices.Values(s.mounts))),
-		class("directories in sparse= that the commit does not have", o.Cone.missing(p)))
+		class("directories in sparse= that the commit does not have", o.Cone.missing(p)), class("submodules, left as empty directories", p.paths(p.emptied)))
 	w.sum.Changed = !p.same || s.changed || len(s.remove) > 0 || slices.ContainsFunc(p.files, func(f file) bool { return !f.keep || f.perm != 0 })
 	if o.Begin != nil && w.sum.Changed {
 		if err := o.Begin(); err != nil {

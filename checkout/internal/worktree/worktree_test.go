@@ -55,8 +55,8 @@ func TestFreshCheckout(t *testing.T) {
 	if sum.Files != sum.Written || sum.Files != 27 || sum.Removed != 0 || sum.Bytes == 0 {
 		t.Errorf("%+v", sum)
 	}
-	if want := []string{`1 submodules, left as empty directories: "sub/module"`}; !slices.Equal(sum.Warnings, want) {
-		t.Errorf("%q", sum.Warnings)
+	if want := []string{`1 submodules, left as empty directories: "sub/module"`}; !slices.Equal(sum.Notes, want) {
+		t.Errorf("%q", sum.Notes)
 	}
 	if err := os.Remove(w.path("sub/module")); err != nil {
 		t.Error("the submodule is not an empty directory:", err)
