@@ -66,15 +66,15 @@ type step struct {
 }
 
 func (j *job) steps() []step {
-	if j.Install != "" {
-		return []step{{"install", j.install}}
+	if aside := j.aside(); aside != nil {
+		return aside
 	}
 	return []step{
 		// Still who the container started us as. Root is needed here and only here.
 		{"status", j.openEarly}, {"cache", j.check}, {"perms", j.own}, {"perms", j.become},
 
 		// The task's user, for good. Repositories are other people's bytes: they are never opened as root.
-		{"status", j.openLate}, {"vcs", j.checkOut}, {"copy", j.copy}, {"exec", j.exec},
+		{"status", j.openLate}, {"vcs", j.checkOut}, {"export", j.export}, {"copy", j.copy}, {"exec", j.exec},
 	}
 }
 

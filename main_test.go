@@ -15,11 +15,14 @@ func TestTheOrderOfTheSteps(t *testing.T) {
 		}
 		return names
 	}
-	want := []string{"status", "cache", "perms", "perms", "status", "vcs", "copy", "exec"}
+	want := []string{"status", "cache", "perms", "perms", "status", "vcs", "export", "copy", "exec"}
 	if got := names(job{Task: &task.Task{}}); !slices.Equal(got, want) {
 		t.Errorf("the steps are %q, want %q", got, want)
 	}
 	if got := names(job{Task: &task.Task{Install: "/x"}}); !slices.Equal(got, []string{"install"}) {
 		t.Errorf("an installation does %q", got)
+	}
+	if got := names(job{Task: &task.Task{Store: &task.StoreJob{}}}); !slices.Equal(got, []string{"perms", "perms", "store"}) {
+		t.Errorf("work on a store does %q", got)
 	}
 }

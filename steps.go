@@ -2,15 +2,33 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 
 	"run-task/caches"
 	"run-task/checkout"
+	"run-task/internal/fail"
+	"run-task/internal/fsx"
 	"run-task/internal/logs"
 	"run-task/internal/self"
 	"run-task/perms"
+	"run-task/report"
 	"run-task/supervise"
 )
+
+// aside are the steps of a subcommand that is no part of the main job, nil for any other.
+func (j *job) aside() []step {
+	switch {
+	case j.Install != "":
+		return []step{{"install", j.install}}
+	case j.Store != nil:
+		return []step{{"perms", j.own}, {"perms", j.become}, {"store", j.store}}
+	}
+	return nil
+}
 
 func (j *job) openEarly(context.Context, *logs.Log) error { return j.openStatus(j.StatusEarly) }
 
@@ -45,17 +63,53 @@ func (j *job) become(_ context.Context, log *logs.Log) error {
 }
 
 func (j *job) checkOut(ctx context.Context, log *logs.Log) (err error) {
-	j.done, err = checkout.All(ctx, log, j.Checkouts)
+	if j.Resolve != nil {
+		var r checkout.Result
+		if r, err = j.Checkouts.Pin(ctx, log, *j.Resolve); err == nil {
+			j.done = []checkout.Result{r}
+		}
+	} else {
+		j.done, err = checkout.All(ctx, log, j.Checkouts)
+	}
 	for _, r := range j.done {
-		j.report.Checkout(r.Name, r.Dir, r.SHA, r.Commit, r.Tree, r.Source, r.Seconds)
+		j.report.Checkout(report.Checkout{Name: r.Name, Dir: r.Dir, SHA: r.SHA, Commit: r.Commit, Tree: r.Tree, Source: r.Source, Seconds: r.Seconds,
+			Objects: r.Objects, Bytes: r.Bytes, Retries: r.Retries, Phases: report.Phases(r.Phases)})
 	}
 	return err
 }
 
 func (j *job) copy(ctx context.Context, log *logs.Log) error { return caches.Copy(ctx, log, j.Copies) }
 
+// export tells later tasks what the command is told.
+func (j *job) export(context.Context, *logs.Log) error {
+	if j.ExportFile == "" {
+		return nil
+	}
+	content, err := j.Export(j.done)
+	if err != nil {
+		return err
+	}
+	dir, err := fsx.Open(filepath.Dir(j.ExportFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fail.Errorf(fail.Usage, "file %q: its directory does not exist", j.ExportFile).WithHint("name a file in an existing directory, or in a checkout")
+	}
+	if err == nil {
+		defer dir.Close()
+		err = dir.WriteFile(filepath.Base(j.ExportFile), content, 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("file %q: %w", j.ExportFile, err)
+	}
+	return nil
+}
+
 func (j *job) exec(context.Context, *logs.Log) error {
 	if j.Alone {
+		if j.Resolving() {
+			if _, err := fmt.Println(j.done[0].SHA); err != nil {
+				return fmt.Errorf("standard output: %w", err)
+			}
+		}
 		return j.report.Done()
 	}
 	if err := j.report.Command(); err != nil {

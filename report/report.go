@@ -46,10 +46,8 @@ func (r *Report) Step(name string, took time.Duration) {
 	r.status.Steps = append(r.status.Steps, Step{name, took.Seconds()})
 }
 
-// Checkout adds a worktree; what the words mean is said at the type of that name.
-func (r *Report) Checkout(name, dir, sha, commit, tree, source string, seconds float64) {
-	r.status.Checkouts = append(r.status.Checkouts, Checkout{name, dir, sha, commit, tree, source, seconds})
-}
+// Checkout adds a worktree.
+func (r *Report) Checkout(c Checkout) { r.status.Checkouts = append(r.status.Checkouts, c) }
 
 // Command writes that the command gets the process now. If that fails after all, Failed comes after it.
 func (r *Report) Command() error { return r.write(Handed) }

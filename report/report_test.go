@@ -69,12 +69,12 @@ func TestReport(t *testing.T) {
 	}
 	check()
 	r.Step("vcs", 1234567*time.Microsecond)
-	r.Checkout("A", "/src/hunter2", "1", "2", "3", "pin", 0.5)
+	r.Checkout(Checkout{"A", "/src/hunter2", "1", "2", "3", "pin", 0.5, 6, 7, 8, Phases{0.12349, math.Inf(1), 0.3, 0.4}})
 	if err := r.Command(); err != nil {
 		t.Fatal(err)
 	}
 	want.Phase, want.Steps = "command", []Step{{"vcs", 1.235}}
-	want.Checkouts = []Checkout{{"A", "/src/[MASKED]", "1", "2", "3", "pin", 0.5}}
+	want.Checkouts = []Checkout{{"A", "/src/[MASKED]", "1", "2", "3", "pin", 0.5, 6, 7, 8, Phases{0.123, 0, 0.3, 0.4}}}
 	check()
 	err := fmt.Errorf("exec: %w", fail.Errorf(fail.CannotExec, "bad\n\x1b[2J\xff hunter2").WithHint("not hunter2"))
 	if err := r.Failed("exec", err); err != nil {

@@ -40,7 +40,7 @@ type Step struct {
 	Seconds float64 `json:"seconds"`
 }
 
-// Checkout is a worktree at its pinned commit.
+// Checkout is a worktree at its pinned commit, or, with no Dir, a commit that was resolved, and pinned if there is a git store.
 type Checkout struct {
 	Name    string  `json:"name,omitempty"` // as in CHECKOUT_<NAME>_SHA
 	Dir     string  `json:"dir"`
@@ -49,6 +49,22 @@ type Checkout struct {
 	Tree    string  `json:"tree"`
 	Source  string  `json:"source"` // where the objects came from
 	Seconds float64 `json:"seconds"`
+	Objects int64   `json:"objects"` // fetched
+	Bytes   int64   `json:"bytes"`   // of them, as they came
+	Retries int     `json:"retries"`
+	Phases  Phases  `json:"phases"`
+}
+
+// Phases are the parts of a checkout, in seconds.
+type Phases struct {
+	Wait       float64 `json:"wait"`       // for locks, between tries, and for a commit to appear
+	Fetch      float64 `json:"fetch"`      // looking for the commit, getting it and proving it
+	Files      float64 `json:"files"`      // writing and comparing
+	Submodules float64 `json:"submodules"` // all that was done for them
+}
+
+func (p Phases) round() Phases {
+	return Phases{round(p.Wait), round(p.Fetch), round(p.Files), round(p.Submodules)}
 }
 
 // encode makes one line of JSON, at most MaxSize bytes, of any text: masked, and then printable on one line as in run-task's log.
@@ -61,7 +77,8 @@ func encode(s Status, mask func(string) string) []byte {
 		s.Steps[i] = Step{clean(step.Name), round(step.Seconds)}
 	}
 	for i, c := range s.Checkouts {
-		s.Checkouts[i] = Checkout{clean(c.Name), clean(c.Dir), clean(c.SHA), clean(c.Commit), clean(c.Tree), clean(c.Source), round(c.Seconds)}
+		s.Checkouts[i] = Checkout{clean(c.Name), clean(c.Dir), clean(c.SHA), clean(c.Commit), clean(c.Tree), clean(c.Source), round(c.Seconds),
+			c.Objects, c.Bytes, c.Retries, c.Phases.round()}
 	}
 	for {
 		b := marshal(s)

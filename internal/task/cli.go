@@ -63,7 +63,7 @@ func (p *parser) app() *cli.App {
 		Name:            "run-task",
 		Flags:           flags(settings),
 		Action:          p.main,
-		Commands:        []*cli.Command{p.checkout(), p.install(), p.cache()},
+		Commands:        []*cli.Command{p.checkout(), p.install(), p.cache(), p.store()},
 		Writer:          p.out,
 		ErrWriter:       io.Discard,
 		HideVersion:     true, // ours says more, and -v is not taken for it
@@ -108,7 +108,7 @@ func (p *parser) main(c *cli.Context) error {
 		return fail.Errorf(fail.Usage, "unexpected argument %q", c.Args().First()).
 			WithHint("the command comes after --: run-task %s-- %s", flagsOf(c), strings.Join(c.Args().Slice(), " "))
 	}
-	if len(p.command) == 0 {
+	if len(p.command) == 0 && !c.IsSet("resolve") {
 		return fail.Errorf(fail.Usage, "no command to run").WithHint("put it after the flags: run-task [flags] -- command [args...]")
 	}
 	return p.build(c, p.command, nil)

@@ -10,6 +10,7 @@ const usageText = `run-task makes a container ready for one CI task, then become
 
   run-task [flags] -- command [args...]
   run-task checkout [flags] DIR[,KEY=VALUE...]...   the checkout alone, with no command after it
+  run-task store list|pin|unpin|gc|verify|path      work on a git store
   run-task install DIR                              put this binary into DIR, for other containers that mount it
   run-task cache name NAME...                       cache names that change with this binary: NAME-<20 hex digits>
 
@@ -27,6 +28,7 @@ const examples = `
 Examples:
   run-task --user worker --cache /builds/cache --checkout /builds/src -- make test
   run-task --checkout src,repo=https://host/repo.git,sha=<40 hex digits>,depth=0 -- ./ci
+  run-task --resolve main --repo https://host/repo.git --git-store /cache/git --export-env task.env
   run-task checkout --status-file /dev/termination-log /src
 `
 

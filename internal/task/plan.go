@@ -58,20 +58,34 @@ func (t *Task) plan(out io.Writer, v *values, where map[string]string) error {
 		if r.Depth == 0 {
 			depth = "full history"
 		}
-		more := ""
+		more, commit := "", r.SHA
+		if commit == "" {
+			commit = fmt.Sprintf("what %q is then (--resolve)", r.Resolve)
+		}
 		if len(r.Sparse) > 0 {
 			more = fmt.Sprintf(", only %q", r.Sparse)
 		}
 		if r.ReadOnly {
 			more += ", read-only"
 		}
-		say("vcs", "check out %s of %s into %q, %s, clean %s%s (%s)", r.SHA, checkout.Address(r.URL), r.Dir, depth, r.Clean, more, where[r.Name])
+		if r.Submodules != "none" {
+			more += ", submodules " + r.Submodules
+		}
+		if r.Alternates {
+			more += ", objects borrowed from the git store"
+		}
+		say("vcs", "check out %s of %s into %q, %s, clean %s%s (%s)", commit, checkout.Address(r.URL), r.Dir, depth, r.Clean, more, where[r.Name])
 		if r.Adopt {
 			say("vcs", "adopt %q: what is in it and not the commit's is removed (%s)", r.Dir, v.where("adopt"))
 		}
 		if len(r.Hints) > 0 {
 			say("vcs", "hints for %q: %s", r.Dir, strings.Join(r.Hints, ", "))
 		}
+	}
+	t.planStore(say, v)
+	planNetwork(say, t.Checkouts, v)
+	if t.ExportFile != "" {
+		say("export", "write %q for later tasks (%s)", t.ExportFile, v.where("export-env"))
 	}
 	for _, c := range t.Copies {
 		say("copy", "copy %q to %q (%s)", c.Src, c.Dst, v.where("copy"))
@@ -90,6 +104,61 @@ func (t *Task) plan(out io.Writer, v *values, where map[string]string) error {
 		say("exec", "%q in %q (%s)", t.Command.Args, dir, v.where("cwd"))
 	}
 	return nil
+}
+
+// planStore says where commits are kept and looked for.
+func (t *Task) planStore(say func(step, format string, args ...any), v *values) {
+	o := t.Checkouts
+	if r := t.Resolve; r != nil {
+		say("vcs", "resolve %q of %s, and check out nothing (%s)", r.Resolve, checkout.Address(r.URL), v.where("resolve"))
+	}
+	if s := o.Store; s != nil {
+		holder := v.where("pin-holder")
+		if v.from["pin-holder"] == unset && s.Holder != noPipeline {
+			holder = "the CI's pipeline"
+		}
+		say("vcs", "keep commits in the git store %q (%s), under the label %q (%s)", s.Dir, v.where("git-store"), s.Trust, v.where("trust"))
+		say("vcs", "pin them for %q (%s) and %s (%s)", s.Holder, holder, s.TTL, v.where("pin-ttl"))
+	}
+	for _, dir := range o.Seeds {
+		say("vcs", "look in %q first (%s)", dir, v.where("git-seed"))
+	}
+	if o.AlwaysContact {
+		say("vcs", "ask the server for leave each time (%s)", v.where("always-contact-remote"))
+	}
+	if o.Wait > 0 {
+		say("vcs", "wait %s for a commit to appear (%s)", o.Wait, v.where("wait-for-commit"))
+	}
+	for _, path := range o.Trees {
+		say("vcs", "tell the hash of %q (%s)", path, v.where("export-tree"))
+	}
+}
+
+// planNetwork says what servers may be shown: names of variables and files, never what is in them.
+func planNetwork(say func(step, format string, args ...any), o checkout.Options, v *values) {
+	if len(o.Repos) == 0 && v.text("resolve") == "" {
+		return
+	}
+	c := o.Net.Credentials
+	for i, l := range c.Logins {
+		where := "the CI's token"
+		if i < len(v.list("git-auth")) {
+			where = v.where("git-auth")
+		}
+		tls := ""
+		if l.HTTP {
+			tls = ", also without TLS"
+		}
+		say("vcs", "a login for %s%s (%s)", l.Host, tls, where)
+	}
+	for _, k := range c.SSHKeys {
+		say("vcs", "the SSH key %q (%s)", k.Name, v.where("ssh-key"))
+	}
+	for _, name := range []string{"known-hosts", "ca", "client-cert", "client-key", "git-limit"} {
+		for _, value := range v.list(name) {
+			say("vcs", "%s %s (%s)", name, value, v.where(name))
+		}
+	}
 }
 
 // origin names the source of the i-th of a list's values: Taskcluster's come after those of the setting.

@@ -1,6 +1,7 @@
 package task
 
 import (
+	"cmp"
 	"encoding/csv"
 	"io"
 	"path/filepath"
@@ -37,13 +38,13 @@ func readSpec(spec string) (dir string, keys map[string]string, err error) {
 	for _, f := range fields[1:] {
 		k, v, ok := strings.Cut(f, "=")
 		switch k {
-		case "repo", "sha", "ref", "depth", "clean", "sparse", "readonly", "name":
+		case "repo", "sha", "ref", "depth", "clean", "sparse", "submodules", "readonly", "alternates", "name":
 		default:
 			ok = false
 		}
 		if _, twice := keys[k]; !ok || twice || v == "" {
 			return "", nil, fail.Errorf(fail.Usage, "--checkout %q: %q is not a key=value that is known and said once", fields[0], k).
-				WithHint("the directory comes first; keys are repo, sha, ref, depth, clean, sparse, readonly, name")
+				WithHint("the directory comes first; keys are repo, sha, ref, depth, clean, sparse, submodules, readonly, alternates, name")
 		}
 		keys[k] = v
 	}
@@ -56,8 +57,11 @@ func repos(v *values, env []string) ([]checkout.Repo, map[string]string, error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	specs := v.list("checkout")
-	if short != nil && short.argv && len(specs) != 1 { // from elsewhere it is a default
+	specs, resolve := v.list("checkout"), v.text("resolve")
+	if resolve != "" && len(specs) > 1 {
+		return nil, nil, fail.Errorf(fail.Usage, "--resolve goes with one --checkout at most, there are %d", len(specs)).WithHint("resolve each repository in a task of its own")
+	}
+	if short != nil && short.argv && len(specs) != 1 && resolve == "" { // from elsewhere it is a default
 		return nil, nil, fail.Errorf(fail.Usage, "%s goes with exactly one --checkout, there are %d", short.where, len(specs)).
 			WithHint("say it in the checkout itself: --checkout DIR,repo=URL,sha=SHA")
 	}
@@ -68,32 +72,32 @@ func repos(v *values, env []string) ([]checkout.Repo, map[string]string, error) 
 		if err != nil {
 			return nil, nil, err
 		}
-		o, err := chooseOrigin(dir, keys, short, env, v.where("checkout"))
+		o, err := chooseOrigin(dir, keys, short, env, v)
 		if err != nil {
 			return nil, nil, err
 		}
-		r := checkout.Repo{Dir: dir, URL: o.repo, SHA: o.sha, Hints: hints(o.refs), Depth: 1, Clean: keys["clean"], Name: keys["name"], Adopt: v.on("adopt")}
+		r := checkout.Repo{Dir: dir, URL: o.repo, SHA: o.sha, Resolve: resolve, Hints: hints(o.refs), Depth: 1, Clean: keys["clean"], Name: keys["name"], Adopt: v.on("adopt")}
 		if r.Name == "" {
 			r.Name = defaultName(dir)
 		}
 		if s := keys["sparse"]; s != "" {
 			r.Sparse = strings.Split(s, ";")
 		}
-		switch s := keys["readonly"]; s {
-		case "", "false":
-		case "true":
-			r.ReadOnly = true
-		default:
-			return nil, nil, fail.Errorf(fail.Usage, "readonly=%q is neither true nor false", s)
-		}
-		depth := keys["depth"]
-		if depth == "" {
-			depth = v.text("depth")
-		}
-		if depth != "" {
-			if r.Depth, err = strconv.Atoi(depth); err != nil || r.Depth < 0 || r.Depth > 1<<30 {
-				return nil, nil, fail.Errorf(fail.Usage, "depth %q is not a number of commits", depth).WithHint("1 is the commit alone, 0 all of its history")
+		r.Submodules = cmp.Or(keys["submodules"], v.text("submodules"))
+		for key, to := range map[string]*bool{"readonly": &r.ReadOnly, "alternates": &r.Alternates} {
+			switch s := keys[key]; s {
+			case "", "false":
+			case "true":
+				*to = true
+			default:
+				return nil, nil, fail.Errorf(fail.Usage, "%s=%q is neither true nor false", key, s)
 			}
+		}
+		if r.Alternates && v.text("git-store") == "" {
+			return nil, nil, fail.Errorf(fail.Usage, "alternates=true without a git store to borrow from").WithHint("add --git-store DIR")
+		}
+		if r.Depth, err = depth(cmp.Or(keys["depth"], v.text("depth"))); err != nil {
+			return nil, nil, err
 		}
 		if err := checkout.Validate(&r); err != nil {
 			return nil, nil, err
@@ -107,26 +111,66 @@ func repos(v *values, env []string) ([]checkout.Repo, map[string]string, error) 
 	return out, where, checkout.ValidateAll(out)
 }
 
+// alone is the repository of a commit that is not checked out, but resolved or pinned.
+func alone(v *values, env []string) (*checkout.Repo, error) {
+	short, err := shortForm(v)
+	if err != nil {
+		return nil, err
+	}
+	o, err := chooseOrigin("", nil, short, env, v)
+	if err != nil {
+		return nil, err
+	}
+	r := &checkout.Repo{URL: o.repo, SHA: o.sha, Resolve: v.text("resolve"), Hints: hints(o.refs), Submodules: v.text("submodules")}
+	if r.Depth, err = depth(v.text("depth")); err != nil {
+		return nil, err
+	}
+	return r, checkout.Validate(r)
+}
+
+func depth(s string) (int, error) {
+	if s == "" {
+		return 1, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 || n > 1<<30 {
+		return 0, fail.Errorf(fail.Usage, "depth %q is not a number of commits", s).WithHint("1 is the commit alone, 0 all of its history")
+	}
+	return n, nil
+}
+
 // chooseOrigin takes repository, SHA and ref from the first source that has them, never from two.
-func chooseOrigin(dir string, keys map[string]string, short *origin, env []string, said string) (*origin, error) {
+func chooseOrigin(dir string, keys map[string]string, short *origin, env []string, v *values) (*origin, error) {
+	resolve := v.text("resolve") != ""
 	if keys["repo"] != "" || keys["sha"] != "" || keys["ref"] != "" {
 		if short != nil && short.argv {
 			return nil, fail.Errorf(fail.Usage, "the repository of %q is said twice: in --checkout and by %s", dir, short.where).WithHint("keep one of them")
 		}
-		o := &origin{repo: keys["repo"], sha: keys["sha"], refs: []string{keys["ref"]}, where: said}
-		return o, o.complete()
+		o := &origin{repo: keys["repo"], sha: keys["sha"], refs: []string{keys["ref"]}, where: v.where("checkout")}
+		return o, o.complete(resolve)
 	}
 	for _, o := range []*origin{short, gitlab(env), github(env)} {
-		if o != nil {
-			return o, o.complete()
+		if o != nil && resolve && o != short {
+			o.sha, o.refs = "", nil // they are of the commit that the CI has
 		}
+		if o != nil {
+			return o, o.complete(resolve)
+		}
+	}
+	if dir == "" {
+		return nil, fail.Errorf(fail.Usage, "no repository").WithHint("add --repo URL")
 	}
 	return nil, fail.Errorf(fail.Usage, "no repository for the checkout %q", dir).
 		WithHint("add --repo URL --sha SHA, or run where GitLab's CI_REPOSITORY_URL and CI_COMMIT_SHA, or GitHub's GITHUB_REPOSITORY and GITHUB_SHA are set")
 }
 
-func (o *origin) complete() error {
+// complete tells whether there is a repository with a SHA, or without one where a ref is to be resolved.
+func (o *origin) complete(resolve bool) error {
 	switch {
+	case resolve && (o.sha != "" || len(hints(o.refs)) > 0):
+		return fail.Errorf(fail.Usage, "--resolve asks for the SHA, and one or a ref is given (%s)", o.where).WithHint("leave out --resolve to use what is given")
+	case resolve && o.repo != "":
+		return nil
 	case o.sha == "" && o.repo == "":
 		return fail.Errorf(fail.Usage, "a ref alone pins no commit (%s)", o.where).WithHint("add repo and sha: the same ref can be another commit a minute later")
 	case o.sha == "":
@@ -158,7 +202,7 @@ func shortForm(v *values) (*origin, error) {
 		o.refs = []string{v.text("ref")}
 	}
 	o.where = map[source]string{fromArgv: "--repo, --sha, --ref", fromFile: File, fromEnv: "RUN_TASK_REPO, RUN_TASK_SHA, RUN_TASK_REF"}[first]
-	return o, o.complete()
+	return o, o.complete(v.text("resolve") != "")
 }
 
 // gitlab reads GitLab CI's predefined variables (docs.gitlab.com, "Predefined CI/CD variables reference").
@@ -209,9 +253,12 @@ func defaultName(dir string) string {
 	return filepath.Base(abs)
 }
 
-// variable makes CHECKOUT_<NAME>_ of a checkout's name: upper case, anything else than letters and digits is "_".
-func variable(name string) string {
-	return "CHECKOUT_" + strings.Map(func(r rune) rune {
+// variable makes CHECKOUT_<NAME>_ of a checkout's name.
+func variable(name string) string { return "CHECKOUT_" + upper(name) + "_" }
+
+// upper makes a part of a variable's name of any text: upper case, anything else than letters and digits is "_".
+func upper(text string) string {
+	return strings.Map(func(r rune) rune {
 		switch {
 		case r >= 'a' && r <= 'z':
 			return r - 'a' + 'A'
@@ -219,5 +266,5 @@ func variable(name string) string {
 			return r
 		}
 		return '_'
-	}, name) + "_"
+	}, text)
 }

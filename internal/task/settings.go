@@ -28,6 +28,8 @@ const (
 	groupUser     = "Who the task runs as (root only; argv and file only)"
 	groupCaches   = "Caches and ownership (argv and file only)"
 	groupCheckout = "Checkout"
+	groupStore    = "Git store: one commit for all tasks of a pipeline"
+	groupNetwork  = "Servers: credentials and limits"
 	groupRun      = "The command and what is said about it"
 )
 
@@ -48,13 +50,37 @@ var settings = []setting{
 	{name: "chown", kind: list, value: "DIR", group: groupCaches, noEnv: true, usage: "give a directory and all in it to the user (repeatable)"},
 
 	{name: "checkout", kind: list, value: "DIR[,KEY=VALUE...]", group: groupCheckout,
-		usage: "put the pinned commit into DIR; keys: repo, sha, ref, depth, clean=all|keep-ignored|none, sparse=DIR;DIR, readonly=true, name; quoted as in docker's --mount (repeatable)"},
+		usage: "put the pinned commit into DIR; keys: repo, sha, ref, depth, clean=all|keep-ignored|none, sparse=DIR;DIR, submodules=none|top|recursive, readonly=true, alternates=true, name; quoted as in docker's --mount (repeatable)"},
 	{name: "repo", value: "URL", group: groupCheckout, usage: "the repository of the one checkout: https, http, ssh, git, file, host:path or a local path (default: the CI's, with its SHA)"},
 	{name: "sha", value: "SHA", group: groupCheckout, usage: "its full commit SHA; no other commit is ever used (default: the CI's, with its repository)"},
 	{name: "ref", value: "REF", group: groupCheckout, usage: "a ref that may lead to the SHA on servers that refuse to give it by itself: a hint only (default: the CI's)"},
 	{name: "depth", value: "N", group: groupCheckout, usage: "commits of history; 0 is all of it, with the tags (default: 1)"},
+	{name: "submodules", value: "MODE", group: groupCheckout, usage: "none, top or recursive: check out the commit's submodules, too, at the commits that it names (default: none)"},
+	{name: "resolve", value: "REF", group: groupCheckout, argvOnly: true,
+		usage: "for the one task that decides: take the commit that a branch, tag or full ref name has now, and print its SHA if there is no command; needs no --checkout"},
+	{name: "export-env", value: "FILE", group: groupCheckout, usage: "write what the checkouts tell the command to FILE, as NAME=value lines, with RUN_TASK_REPO and RUN_TASK_SHA for later tasks"},
+	{name: "export-tree", kind: list, value: "PATH", group: groupCheckout, usage: "also tell git's hash of what is at PATH in the commit, as CHECKOUT_TREE_<PATH> (repeatable)"},
+	{name: "wait-for-commit", value: "DURATION", group: groupCheckout, usage: "how long to wait for a commit that the server does not have yet (default: not at all)"},
 	{name: "adopt", kind: toggle, group: groupCheckout, noEnv: true, usage: "check out into a directory that run-task did not make, and remove what is in it"},
 	{name: "copy", kind: list, value: "SRC=DST", group: groupCheckout, usage: "after the checkouts, copy a tree into a missing or empty DST, as the task's user (repeatable)"},
+
+	{name: "git-store", value: "DIR", group: groupStore, noEnv: true, usage: "keep commits in DIR, on a volume that the tasks of a host share: each is fetched once, and served without a connection while it is pinned"},
+	{name: "trust", value: "LABEL", group: groupStore, noEnv: true, usage: "what was fetched under one label is never served under another"},
+	{name: "pin-holder", value: "NAME", group: groupStore, usage: "for whom commits are pinned (default: the CI's pipeline)"},
+	{name: "pin-ttl", value: "DURATION", group: groupStore, usage: "how long pins hold (default: 168h)"},
+	{name: "always-contact-remote", kind: toggle, group: groupStore, usage: "ask the server whether we may read the repository, also where the commit is here"},
+	{name: "git-seed", kind: list, value: "DIR", group: groupStore, noEnv: true, usage: "look for commits in this mirror or other store before a server is asked; it is verified as one (repeatable)"},
+
+	{name: "git-auth", kind: list, value: "KEY=VALUE,...", group: groupNetwork,
+		usage: "a login for one server: host=HOST[:PORT], user=NAME or user-env=VARIABLE, password-env=VARIABLE or token-env=VARIABLE, http=true to send it without TLS, too; the command does not get the variables (repeatable; also netrc, CI_JOB_TOKEN, GITHUB_TOKEN)"},
+	{name: "ssh-key", kind: list, value: "FILE|env:NAME", group: groupNetwork, usage: "a private key without a passphrase, used in place of the agent's and the home directory's; the command does not get the variable (repeatable)"},
+	{name: "known-hosts", kind: list, value: "FILE|well-known", group: groupNetwork, noEnv: true,
+		usage: "SSH servers' keys, in place of the home directory's and the system's; well-known adds those of github.com, gitlab.com and bitbucket.org (repeatable)"},
+	{name: "ca", value: "FILE", group: groupNetwork, noEnv: true, usage: "more certificate authorities for HTTPS, in PEM"},
+	{name: "client-cert", value: "FILE", group: groupNetwork, noEnv: true, usage: "our certificate for HTTPS servers that want one, in PEM"},
+	{name: "client-key", value: "FILE", group: groupNetwork, noEnv: true, usage: "its private key, in PEM"},
+	{name: "git-limit", kind: list, value: "NAME=VALUE", group: groupNetwork,
+		usage: "how long a part of a conversation may take: connect, tls, answer, prepare, stall, total, budget; low-speed in bytes per second, all-size in bytes, tries (repeatable)"},
 
 	{name: "cwd", value: "DIR", group: groupRun, usage: "where the command starts (default: the checkout if there is exactly one, else here)"},
 	{name: "status-file", value: "FILE", group: groupRun, usage: "write how far run-task got to FILE, as JSON"},

@@ -2,6 +2,8 @@
 package task
 
 import (
+	"bytes"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,7 +32,11 @@ type Task struct {
 	StatusFile  string
 	StatusEarly bool // it may be opened before the drop: whoever named it is trusted, and it lies in no cache
 
-	Install string // put the binary here; nothing else is done
+	Install string         // put the binary here; nothing else is done
+	Resolve *checkout.Repo // resolve and pin this one, which is not checked out
+	Store   *StoreJob      // work on a git store; nothing else is done
+
+	ExportFile string // what later tasks are told goes here
 
 	Level    logs.Level
 	Warnings []string
@@ -39,21 +45,56 @@ type Task struct {
 // Environ is the command's environment: the task's own, and where the checkouts are.
 func (t *Task) Environ(done []checkout.Result) []string {
 	env := slices.Clone(t.Command.Env)
+	for _, kv := range told(done) {
+		env = set(env, kv[0], kv[1])
+	}
+	return env
+}
+
+// told is what the command is told of the checkouts: names and values.
+func told(done []checkout.Result) (all [][2]string) {
 	for _, r := range done {
 		prefix := "CHECKOUT_"
 		if len(done) > 1 {
 			prefix = variable(r.Name)
 		}
-		env = set(env, prefix+"SHA", r.Commit)
-		env = set(env, prefix+"TREE", r.Tree)
-		env = set(env, prefix+"DIR", r.Dir)
+		for _, kv := range [][2]string{{"SHA", r.Commit}, {"TREE", r.Tree}, {"DIR", r.Dir}} {
+			if kv[1] != "" {
+				all = append(all, [2]string{prefix + kv[0], kv[1]})
+			}
+		}
+		for _, path := range slices.Sorted(maps.Keys(r.Trees)) {
+			all = append(all, [2]string{prefix + "TREE_" + upper(path), r.Trees[path]})
+		}
 	}
-	return env
+	return all
+}
+
+// Export is what later tasks are told, as lines NAME=value (GitLab's "dotenv" reports and docker's --env-file read them): all that the command is told, and of a single
+// checkout the repository and SHA as run-task takes them from the environment.
+func (t *Task) Export(done []checkout.Result) ([]byte, error) {
+	all := told(done)
+	if len(done) == 1 {
+		all = append(all, [2]string{"RUN_TASK_REPO", done[0].URL}, [2]string{"RUN_TASK_SHA", done[0].SHA})
+	}
+	var b bytes.Buffer
+	for _, kv := range all {
+		if strings.ContainsAny(kv[1], "\n\r") {
+			return nil, fail.Errorf(fail.Usage, "%s is %q: such a value cannot be exported", kv[0], kv[1]).WithHint("choose a directory without a line end in its name")
+		}
+		b.WriteString(kv[0] + "=" + kv[1] + "\n")
+	}
+	return b.Bytes(), nil
+}
+
+// Resolving tells whether the task decides which commit it is.
+func (t *Task) Resolving() bool {
+	return t.Resolve != nil || len(t.Checkouts.Repos) == 1 && t.Checkouts.Repos[0].SHA == ""
 }
 
 // Dir is where the command starts.
 func (t *Task) Dir(done []checkout.Result) string {
-	if t.Command.Dir == "" && len(done) == 1 {
+	if t.Command.Dir == "" && len(done) == 1 && done[0].Dir != "" {
 		return done[0].Dir
 	}
 	return t.Command.Dir
@@ -66,7 +107,7 @@ func set(env []string, name, value string) []string {
 
 // build fills in the Task of the main job, or of the checkout alone. On an error as much is filled in as was understood.
 func (t *Task) build(v *values, env, command []string) (where map[string]string, err error) {
-	t.Warnings, t.Alone = v.warnings, command == nil
+	t.Warnings, t.Alone, t.ExportFile = v.warnings, len(command) == 0, v.text("export-env")
 	t.named(v, env)
 	if t.Level, err = level(v); err != nil {
 		return nil, err
@@ -90,7 +131,7 @@ func (t *Task) build(v *values, env, command []string) (where map[string]string,
 		t.Copies = append(t.Copies, caches.CopySpec{Src: src, Dst: dst})
 	}
 	t.provide(v)
-	t.Command = supervise.Command{Args: command, Dir: v.text("cwd"), Env: t.Identity.Environ(forCommand(env))}
+	t.Command = supervise.Command{Args: command, Dir: v.text("cwd"), Env: t.Identity.Environ(forCommand(env, named(v, env)))}
 	return where, nil
 }
 
@@ -140,11 +181,29 @@ func fields(s string) []string {
 	return slices.DeleteFunc(strings.Split(s, ";"), func(f string) bool { return f == "" })
 }
 
-func (t *Task) checkouts(v *values, env []string) (where map[string]string, err error) {
+// options are what holds for all checkouts.
+func (t *Task) options(v *values, env []string) (checkout.Options, error) {
 	mayClean := func(dir string) bool { return caches.Contains(t.Caches, dir) }
 	home := lookup(t.Identity.Environ(env), "HOME") // the task's user's: ours may be root's
-	o := checkout.Options{MayClean: mayClean, Keep: slices.Concat(t.Caches.Dirs, t.Caches.Volumes), Net: checkout.Net{Home: home, SSHAuthSock: lookup(env, "SSH_AUTH_SOCK"), Proxy: proxy(env)}}
-	if o.Repos, where, err = repos(v, env); err != nil {
+	o := checkout.Options{MayClean: mayClean, Keep: slices.Concat(t.Caches.Dirs, t.Caches.Volumes)}
+	var err error
+	if o.Net, err = network(v, env, home); err != nil {
+		return o, err
+	}
+	return o, storeOptions(&o, v, env)
+}
+
+func (t *Task) checkouts(v *values, env []string) (where map[string]string, err error) {
+	o, err := t.options(v, env)
+	if err != nil {
+		return nil, err
+	}
+	if v.text("resolve") != "" && len(v.list("checkout")) == 0 {
+		t.Resolve, err = alone(v, env)
+	} else {
+		o.Repos, where, err = repos(v, env)
+	}
+	if err != nil {
 		return nil, err
 	}
 	for _, r := range o.Repos {
@@ -155,8 +214,31 @@ func (t *Task) checkouts(v *values, env []string) (where map[string]string, err 
 			return nil, fail.Errorf(fail.Usage, "checkout %q is the root of a cache: cleaning would remove its requirement file", r.Dir).WithHint("use a directory in it: --checkout %s/src", r.Dir)
 		}
 	}
+	if err := t.storePlace(o); err != nil {
+		return nil, err
+	}
+	if t.Resolve != nil && o.Store == nil && len(o.Trees) > 0 {
+		return nil, fail.Errorf(fail.Usage, "--export-tree needs the commit, and --resolve alone only asks for its SHA").WithHint("add --git-store DIR or --checkout DIR")
+	}
 	t.Checkouts = o
 	return where, nil
+}
+
+// storePlace refuses a store where other things are, or the other way round.
+func (t *Task) storePlace(o checkout.Options) error {
+	if o.Store == nil {
+		return nil
+	}
+	dir := o.Store.Dir
+	for _, r := range o.Repos {
+		if checkout.Inside(dir, r.Dir) || checkout.Inside(r.Dir, dir) {
+			return fail.Errorf(fail.Usage, "the git store %q and the checkout %q are one in the other", dir, r.Dir).WithHint("put them beside each other")
+		}
+	}
+	if caches.Root(t.Caches, dir) {
+		return fail.Errorf(fail.Usage, "the git store %q is the root of a cache, where the requirement file is", dir).WithHint("use a directory in it: --git-store %s", filepath.Join(dir, "git"))
+	}
+	return nil
 }
 
 // provide lists what root makes for the user: only what a trusted source named, or the environment could have root hand out directories.
@@ -175,11 +257,14 @@ func (t *Task) provide(v *values) {
 			t.Provide = append(t.Provide, dst)
 		}
 	}
+	if s := t.Checkouts.Store; s != nil {
+		t.Provide = append(t.Provide, s.Dir)
+	}
 	t.Chown = v.list("chown")
 }
 
-// forCommand removes what was said to run-task alone.
-func forCommand(env []string) []string {
+// forCommand removes what was said to run-task alone: its own variables, and those that flags name.
+func forCommand(env, named []string) []string {
 	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
 		name, _, _ := strings.Cut(kv, "=")
 		switch name {
@@ -188,6 +273,6 @@ func forCommand(env []string) []string {
 		case "CHECKOUT_SHA", "CHECKOUT_TREE", "CHECKOUT_DIR": // of a run-task that started this one
 			return true
 		}
-		return strings.HasPrefix(name, "RUN_TASK_")
+		return strings.HasPrefix(name, "RUN_TASK_") || slices.Contains(named, name)
 	})
 }

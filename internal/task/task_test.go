@@ -222,7 +222,7 @@ func FuzzCheckoutValue(f *testing.F) {
 			t.Errorf("%q: no directory and no error", s)
 		}
 		for k, v := range keys {
-			if v == "" || !slices.Contains([]string{"repo", "sha", "ref", "depth", "clean", "name"}, k) {
+			if v == "" || !slices.Contains([]string{"repo", "sha", "ref", "depth", "clean", "sparse", "submodules", "readonly", "alternates", "name"}, k) {
 				t.Errorf("%q: key %q is %q", s, k, v)
 			}
 		}

@@ -30,10 +30,10 @@ func main() {
 		runs int
 	}
 	all := map[string]benchmark{"start": {start, 101}, "checkout": {checkouts, 7}, "onecore": {oneCore, 7}, "history": {histories, 7}, "next": {next, 7},
-		"nothing": {nothing, 21}, "refs": {manyRefs, 7}, "small": {small, 7}, "blob": {blob, 5}}
+		"nothing": {nothing, 21}, "refs": {manyRefs, 7}, "small": {small, 7}, "blob": {blob, 5}, "store": {stores, 7}}
 	names := flag.Args()
 	if len(names) == 0 {
-		names = []string{"start", "checkout", "onecore", "history", "next", "nothing", "refs", "small", "blob"}
+		names = []string{"start", "checkout", "onecore", "history", "next", "nothing", "refs", "small", "blob", "store"}
 	}
 	dir, err := os.MkdirTemp("", "run-task-bench")
 	if err != nil {

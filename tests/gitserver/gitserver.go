@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/cgi"
@@ -31,6 +32,7 @@ type Options struct {
 	Config []string                        // "key=value" for the server's git
 	Wrap   func(http.Handler) http.Handler // HTTP: sees each request first
 	TLS    bool                            // HTTP: with httptest's certificate
+	Host   string                          // HTTP: the address to listen on, 127.0.0.1 if it is empty
 }
 
 // Env is the environment for git in tests: nothing of the machine's configuration, fixed names and dates, and config on top.
@@ -66,6 +68,9 @@ func GitInput(t testing.TB, dir string, in io.Reader, args ...string) string {
 	return strings.TrimSuffix(out.String(), "\n")
 }
 
+// quiet has no use for clients that go in the middle of a handshake or an answer.
+var quiet = log.New(io.Discard, "", 0)
+
 // HTTP serves the repositories below root through git http-backend and returns the URL of root, without a slash at its end.
 func HTTP(t testing.TB, root string, o Options) string {
 	t.Helper()
@@ -75,12 +80,21 @@ func HTTP(t testing.TB, root string, o Options) string {
 		if o.V0 {
 			r.Header.Del("Git-Protocol")
 		}
-		(&cgi.Handler{Path: backend, Env: env, Stderr: io.Discard}).ServeHTTP(w, r)
+		(&cgi.Handler{Path: backend, Env: env, Stderr: io.Discard, Logger: quiet}).ServeHTTP(w, r)
 	})
 	if o.Wrap != nil {
 		h = o.Wrap(h)
 	}
 	s := httptest.NewUnstartedServer(h)
+	if o.Host != "" {
+		s.Listener.Close()
+		l, err := net.Listen("tcp", net.JoinHostPort(o.Host, "0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Listener = l
+	}
+	s.Config.ErrorLog = quiet
 	if o.TLS {
 		s.StartTLS()
 	} else {
