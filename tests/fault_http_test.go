@@ -330,7 +330,7 @@ func TestOtherLimits(t *testing.T) {
 		says string
 	}{
 		"total=2s":       {gitserver.Options{}, gitserver.Fetch, gitserver.Hang, 69, "not done after 2s"},
-		"low-speed=100M": {gitserver.Options{}, gitserver.Fetch, gitserver.Drip(time.Millisecond), 69, "less than 100000000 B/s"},
+		"low-speed=100M": {gitserver.Options{}, gitserver.Fetch, gitserver.Drip(50 * time.Microsecond), 69, "less than 100000000 B/s"},
 		"all-size=100k":  {gitserver.Options{V0: true}, "", nil, 76, "name a ref that leads to the commit"},
 	} {
 		t.Run(limit, func(t *testing.T) {
