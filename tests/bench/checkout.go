@@ -34,19 +34,11 @@ func oneCore(binary, dir string, runs int) error {
 
 // depthOne measures in every place and with every server, or in the first place with the first server only. The first of both leave most to the client.
 func depthOne(binary, dir string, runs int, title string, wrap []string, first bool) error {
-	root := filepath.Join(dir, "srv")
-	repo, sha, err := goSource(root)
-	if err != nil {
-		return err
-	}
-	all, err := servers(root)
+	_, sha, all, err := theSource(dir, title)
 	if err != nil {
 		return err
 	}
 	defer closeAll(all)
-	if err := describe(title, repo, sha, 1); err != nil {
-		return err
-	}
 	m := move{title: title, to: sha, depth: 1, wrap: wrap, git: []gitWay{toFetchHead}}
 	for _, p := range places(dir) {
 		for _, s := range all {

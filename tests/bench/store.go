@@ -10,19 +10,11 @@ import (
 
 // stores measures what a second task on a host pays for a commit that the first one brought: from a store, against what CIs do with a mirror on the host.
 func stores(binary, dir string, runs int) error {
-	root := filepath.Join(dir, "srv")
-	repo, sha, err := goSource(root)
-	if err != nil {
-		return err
-	}
-	all, err := servers(root)
+	repo, sha, all, err := theSource(dir, "git store")
 	if err != nil {
 		return err
 	}
 	defer closeAll(all)
-	if err := describe("git store", repo, sha, 1); err != nil {
-		return err
-	}
 	for _, p := range places(dir) {
 		if err := storeIn(p, runs, binary, repo, sha, all[0]); err != nil {
 			return err

@@ -14,6 +14,19 @@ const (
 	nextCommits    = 700
 )
 
+// theSource is goSource's repository, its commit, and the servers for it.
+func theSource(dir, title string) (repo, sha string, all []*server, err error) {
+	root := filepath.Join(dir, "srv")
+	if repo, sha, err = goSource(root); err != nil {
+		return "", "", nil, err
+	}
+	if err = describe(title, repo, sha, 1); err != nil {
+		return "", "", nil, err
+	}
+	all, err = servers(root)
+	return repo, sha, all, err
+}
+
 // theHistory is goHistory's repository, its last commit, and the servers for it.
 func theHistory(dir string) (repo, tip string, all []*server, err error) {
 	root := filepath.Join(dir, "hist")
@@ -80,19 +93,11 @@ func next(binary, dir string, runs int) error {
 
 // nothing measures a worktree that is already right, against git with and without its question to the server.
 func nothing(binary, dir string, runs int) error {
-	root := filepath.Join(dir, "srv")
-	repo, sha, err := goSource(root)
-	if err != nil {
-		return err
-	}
-	all, err := servers(root)
+	_, sha, all, err := theSource(dir, "nothing to do")
 	if err != nil {
 		return err
 	}
 	defer closeAll(all)
-	if err := describe("nothing to do", repo, sha, 1); err != nil {
-		return err
-	}
 	for _, p := range places(dir) {
 		for _, s := range all {
 			if err := nothingAt(binary, p, s, sha, runs); err != nil {
