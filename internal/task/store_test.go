@@ -45,8 +45,9 @@ func TestTheStoresSettings(t *testing.T) {
 	if !slices.Contains(task.Provide, "/s") {
 		t.Errorf("root makes %q for the user", task.Provide)
 	}
-	task, _, err = parse(t, []string{"RUN_TASK_GIT_STORE=/s", "RUN_TASK_TRUST=l", "RUN_TASK_GIT_SEED=/x", "RUN_TASK_KNOWN_HOSTS=/x", "RUN_TASK_CA=/x"}, onRepo()...)
-	if err != nil || task.Checkouts.Store != nil || len(task.Checkouts.Seeds)+len(task.Checkouts.Net.Credentials.KnownHosts) > 0 || task.Checkouts.Net.Credentials.CA != "" || len(task.Warnings) != 5 {
+	task, _, err = parse(t, []string{"RUN_TASK_GIT_STORE=/s", "RUN_TASK_TRUST=l", "RUN_TASK_GIT_SEED=/x", "RUN_TASK_KNOWN_HOSTS=/x", "RUN_TASK_CA=/x",
+		"RUN_TASK_CLIENT_CERT=/x", "RUN_TASK_CLIENT_KEY=/x"}, onRepo()...)
+	if err != nil || task.Checkouts.Store != nil || len(task.Checkouts.Seeds)+len(task.Checkouts.Net.Credentials.KnownHosts) > 0 || task.Checkouts.Net.Credentials.CA != "" || task.Checkouts.Net.Credentials.ClientCert+task.Checkouts.Net.Credentials.ClientKey != "" || len(task.Warnings) != 7 {
 		t.Errorf("a variable decided about trust: %v, %+v", err, task)
 	}
 	if task, _, err = parse(t, nil, onRepo("--git-store", "/s")...); err != nil || task.Checkouts.Store.TTL != checkout.DefaultTTL {
@@ -221,5 +222,34 @@ func TestStoreSubcommands(t *testing.T) {
 		if _, out, err := parse(t, nil, "store", verb.name, "--help"); err != nil || !strings.Contains(out, "--git-store") {
 			t.Errorf("store %s --help: %v\n%s", verb.name, err, out)
 		}
+	}
+}
+
+// What the environment says about servers does not keep anybody from looking after a store.
+func TestStoreWorkWithoutServersNeedsNoSecrets(t *testing.T) {
+	env := []string{"RUN_TASK_GIT_AUTH=host=h,token-env=NONE", "RUN_TASK_SSH_KEY=env:NONE", "RUN_TASK_WAIT_FOR_COMMIT=5", "RUN_TASK_PIN_TTL=5", "RUN_TASK_REF=main"}
+	for _, verb := range storeVerbs {
+		args := []string{"store", verb.name, "--user", "root", "--git-store", "/s"}
+		if slices.Contains(verb.settings, "repo") {
+			args = append(args, "--repo", "h:r")
+		}
+		if slices.Contains(verb.settings, "sha") {
+			args = append(args, "--sha", sha)
+		}
+		if _, _, err := parse(t, env, args...); (err != nil) != (verb.name == "pin") {
+			t.Errorf("store %s: %v", verb.name, err)
+		}
+	}
+}
+
+func TestUnpinTakesTheCommitFromOneSource(t *testing.T) {
+	unpin := []string{"store", "unpin", "--user", "root", "--git-store", "/s"}
+	for said, env := range map[string]string{"--repo=h:r": "RUN_TASK_SHA=" + sha, "--sha=" + sha: "RUN_TASK_REPO=h:r"} {
+		if task, _, err := parse(t, []string{env}, append(unpin, said)...); fail.Of(err) != fail.Usage {
+			t.Errorf("%s with %s: %v, %+v", said, env, err, task)
+		}
+	}
+	if task, _, err := parse(t, []string{"RUN_TASK_REPO=h:r", "RUN_TASK_SHA=" + sha}, unpin...); err != nil || task.Store.Repo.SHA != sha {
+		t.Errorf("both from the environment: %v", err)
 	}
 }

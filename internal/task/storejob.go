@@ -106,6 +106,9 @@ func (p *parser) storeJob(c *cli.Context, verb string) error {
 	if t.Identity, err = perms.Resolve(perms.Spec{User: v.text("user"), Group: v.text("group")}); err != nil {
 		return err
 	}
+	if verb != "pin" { // the others speak to no server: what a fleet or a job says about servers is not for them
+		v.only(slices.Concat(storeSettings, []string{"repo", "sha", "trust", "pin-holder"}))
+	}
 	if t.Checkouts, err = t.options(v, p.env); err != nil {
 		return err
 	}
@@ -133,14 +136,18 @@ func (s *StoreJob) say(c *cli.Context, v *values, env []string) (err error) {
 			s.Repo = *r
 		}
 	case "unpin":
-		s.Repo = checkout.Repo{URL: v.text("repo"), SHA: v.text("sha")}
-		if s.Repo.URL == "" || s.Repo.SHA == "" {
+		o, err := shortForm(v)
+		if err != nil {
+			return err
+		}
+		if o == nil {
 			return fail.Errorf(fail.Usage, "store unpin: no commit is named").WithHint("add --repo URL --sha SHA")
 		}
+		s.Repo = checkout.Repo{URL: o.repo, SHA: o.sha}
 		if c.Bool("all-holders") {
 			s.Holder = ""
 		}
-		err = checkout.Validate(&s.Repo)
+		return checkout.Validate(&s.Repo)
 	case "path":
 		if s.Repo.URL = v.text("repo"); s.Repo.URL == "" {
 			return fail.Errorf(fail.Usage, "store path: no repository is named").WithHint("add --repo URL")

@@ -49,6 +49,16 @@ func (v *values) text(name string) string {
 func (v *values) list(name string) []string { return v.said[name] }
 func (v *values) on(name string) bool       { return v.text(name) == "true" }
 
+// only forgets all settings but these.
+func (v *values) only(names []string) {
+	for name := range v.said {
+		if !slices.Contains(names, name) {
+			delete(v.said, name)
+			delete(v.from, name)
+		}
+	}
+}
+
 // where names the source of a setting for --plan.
 func (v *values) where(name string) string {
 	switch v.from[name] {
