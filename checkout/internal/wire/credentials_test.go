@@ -150,18 +150,25 @@ func TestSecretsAreMasked(t *testing.T) {
 	log := logs.New(&b, logs.Verbose, false)
 	u := URL{Scheme: "https", Host: "h.org", Path: "/r"}
 	o := Options{Credentials: Credentials{
-		Logins: []Login{{Host: "other.org", User: "joe", Password: token}}, Netrc: writeFile(t, `machine h.org login joe password "n3t/rc@secret"`, 0o600),
+		Logins: []Login{{Host: "other.org", User: "joe", Password: token}, {Host: "token.org", User: "us3r/t@ken", Password: "x-oauth-basic"}},
+		Netrc:  writeFile(t, `machine h.org login joe password "n3t/rc@secret" machine lone.org login "l0ne/t@ken"`, 0o600),
 	}}
 	Check(t.Context(), log, URL{Scheme: "https", Host: "127.0.0.1", Port: "1", Path: "/"}, Options{Credentials: o.Credentials, Retry: newClient(t, "/", one).o.Retry})
 	o.Credentials.login(log, u)
-	for _, secret := range []string{token, "n3t/rc@secret"} {
-		for _, form := range append(forms(secret), basic("joe", secret)) {
+	o.Credentials.login(log, URL{Scheme: "https", Host: "lone.org", Path: "/r"})
+	for secret, header := range map[string]string{
+		token: basic("joe", token), "n3t/rc@secret": basic("joe", "n3t/rc@secret"), "us3r/t@ken": basic("us3r/t@ken", "x-oauth-basic"), "l0ne/t@ken": basic("l0ne/t@ken", ""),
+	} {
+		for _, form := range append(forms(secret), header) {
 			b.Reset()
 			log.Infof("the server says %s!", form)
 			if !strings.Contains(b.String(), "[MASKED]") || strings.Contains(b.String(), form) {
 				t.Errorf("not masked: %s", &b)
 			}
 		}
+	}
+	if log.Masked("joe") != "joe" {
+		t.Error("a user name with a password is no secret")
 	}
 }
 

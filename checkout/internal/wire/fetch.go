@@ -154,6 +154,9 @@ func (w Want) check() error {
 	if w.SHA.IsZero() || w.Depth < 0 {
 		return fail.Errorf(fail.Usage, "no commit %s with depth %d can be fetched", w.SHA, w.Depth)
 	}
+	if w.Wait < 0 {
+		return fail.Errorf(fail.Usage, "the time to wait for a commit is negative: %s", w.Wait).WithHint("give a positive one, or none")
+	}
 	if len(w.Hints) > maxHints {
 		return fail.Errorf(fail.Usage, "more than %d refs to look for the commit in", maxHints).WithHint("give the likeliest ones")
 	}

@@ -392,7 +392,7 @@ func TestWantIsChecked(t *testing.T) {
 	one := plumbing.NewHash(strings.Repeat("1", 40))
 	for words, w := range map[string]Want{
 		"no commit 0000": {}, "with depth -1": {SHA: one, Depth: -1}, `"main" is not`: {SHA: one, Hints: []string{"main"}}, `"refs/heads/a\nb" is not`: {SHA: one, Hints: []string{"refs/heads/a\nb"}},
-		"more than 32 refs": {SHA: one, Hints: slices.Repeat([]string{"refs/heads/a"}, 33)},
+		"is negative: -1s": {SHA: one, Wait: -time.Second}, "more than 32 refs": {SHA: one, Hints: slices.Repeat([]string{"refs/heads/a"}, 33)},
 	} {
 		if _, err := Fetch(t.Context(), nil, URL{}, Options{}, w, nil); fail.Of(err) != fail.Usage || !strings.Contains(err.Error(), words) {
 			t.Errorf("%+v: %v", w, err)

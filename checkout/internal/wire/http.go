@@ -160,6 +160,9 @@ func (h *web) do(ctx context.Context, method string, at *url.URL, body []byte) (
 		h.cancel()
 	}
 	ctx, h.cancel = context.WithCancel(ctx)
+	if !h.mayHaveCredentials(at) {
+		ctx = context.WithValue(ctx, elsewhere{}, true)
+	}
 	req, err := http.NewRequestWithContext(ctx, method, at.String(), bytes.NewReader(body))
 	if err != nil {
 		return nil, fail.Errorf(fail.Usage, "the repository's URL cannot be used")

@@ -236,3 +236,30 @@ func TestSSHTarpits(t *testing.T) {
 		})
 	}
 }
+
+// The limit of the handshake is over with it: what comes then has limits of its own.
+func TestHandshakeLimitEnds(t *testing.T) {
+	root, _ := fixture(t)
+	s := gitserver.SSH(t, true, gitserver.Options{})
+	u, err := ParseURL(s.URL + root + "/r.git")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := Options{Credentials: Credentials{SSHKeys: []SSHKey{{Name: s.Key}}, KnownHosts: []string{s.KnownHosts}}}
+	for o.Limits = (Limits{TLS: 200 * time.Millisecond}.withDefaults()); ; o.Limits.TLS *= 2 { // as long as this machine needs
+		l, ad, err := open(t.Context(), logs.New(io.Discard, logs.Normal, false), u, o)
+		if err != nil && o.Limits.TLS < time.Minute {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.close()
+		<-time.After(o.Limits.TLS)
+		f := &fetcher{link: l, ad: ad}
+		if refs, err := f.refs(t.Context(), "refs/heads/"); err != nil || len(refs) == 0 {
+			t.Errorf("%d refs, %v", len(refs), err)
+		}
+		return
+	}
+}

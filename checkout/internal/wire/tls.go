@@ -46,9 +46,17 @@ func tlsConfig(o Options) (*tls.Config, error) {
 		return nil, fail.Errorf(fail.Usage, "the client's certificate %q with the key %q: %w", cert, key, err).
 			WithHint("give files in PEM that belong together, the key without a passphrase, and that uid %d can read", os.Getuid())
 	}
-	config.Certificates = []tls.Certificate{pair}
+	config.GetClientCertificate = func(asked *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		if asked.Context().Value(elsewhere{}) != nil || asked.SupportsCertificate(&pair) != nil {
+			return &tls.Certificate{}, nil // none
+		}
+		return &pair, nil
+	}
 	return config, nil
 }
+
+// elsewhere is in the context of a request that must show nothing of ours: a redirect leads to another host.
+type elsewhere struct{}
 
 // addRoots adds a file's certificates to those that are trusted anyway.
 func addRoots(config *tls.Config, file string) error {

@@ -18,6 +18,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -142,6 +143,37 @@ func TestClientCertificate(t *testing.T) {
 	}
 }
 
+// A certificate of ours goes to the host that the user named, and to none that it redirects to.
+func TestClientCertificateAndRedirects(t *testing.T) {
+	root, c := fixture(t)
+	cert, key, pool := newPair(t)
+	inner, err := url.Parse(gitserver.HTTP(t, root, gitserver.Options{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var atNamed, atOther atomic.Int32
+	secure := func(seen *atomic.Int32, handle http.HandlerFunc) *httptest.Server {
+		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			seen.Add(int32(len(r.TLS.PeerCertificates)))
+			handle(w, r)
+		}))
+		s.TLS = &tls.Config{ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool}
+		s.StartTLS()
+		t.Cleanup(s.Close)
+		return s
+	}
+	other := secure(&atOther, func(w http.ResponseWriter, r *http.Request) { forward(w, r, inner) })
+	named := secure(&atNamed, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, other.URL+r.URL.String(), http.StatusFound)
+	})
+	cl := newClient(t, named.URL+"/r.git", c.Tip)
+	cl.o.Credentials.CA = writeFile(t, certPEM(named.Certificate().Raw)+certPEM(other.Certificate().Raw), 0o600)
+	cl.o.Credentials.ClientCert, cl.o.Credentials.ClientKey = writeFile(t, cert, 0o600), writeFile(t, key, 0o600)
+	if _, err := cl.fetch(); err != nil || atNamed.Load() != 1 || atOther.Load() != 0 {
+		t.Errorf("%v, certificates seen: %d where they may be, %d elsewhere", err, atNamed.Load(), atOther.Load())
+	}
+}
+
 // forward hands a request to another server.
 func forward(w http.ResponseWriter, r *http.Request, to *url.URL) {
 	out := r.Clone(r.Context())
@@ -240,14 +272,19 @@ func TestProxy(t *testing.T) {
 func TestProxyPasswordsAreMasked(t *testing.T) {
 	var b bytes.Buffer
 	log := logs.New(&b, logs.Normal, false)
-	choose := masked(log, http.ProxyURL(&url.URL{Scheme: "http", Host: "p.org", User: url.UserPassword("joe", token)}))
-	if at, err := choose(nil); err != nil || at.Host != "p.org" {
-		t.Fatal(at, err)
+	cl, _ := webClient(t, func(http.Handler, http.ResponseWriter, *http.Request) { t.Error("the proxy was passed by") })
+	at, err := url.Parse(proxy(t, http.StatusForbidden))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at.User = url.UserPassword("joe", token)
+	cl.o.Proxy = http.ProxyURL(at)
+	if err := Check(t.Context(), log, cl.u, cl.o); fail.Of(err) != fail.Denied {
+		t.Error(err)
 	}
 	for _, form := range append(forms(token), basic("joe", token)) {
-		b.Reset()
-		if log.Infof("the proxy says %s", form); strings.Contains(b.String(), form) {
-			t.Errorf("not masked: %s", &b)
+		if said := log.Masked("the proxy says " + form); said != "the proxy says [MASKED]" {
+			t.Errorf("not masked: %s", said)
 		}
 	}
 }

@@ -193,15 +193,14 @@ func (u URL) String() string {
 	return u.Scheme + "://" + host + path
 }
 
-// secrets are the user's credentials in every form in which a server or a library may repeat them. Over HTTP a lone user
-// name is a token, and one that comes with GitHub's word for no password.
+// secrets are the user's credentials in every form in which a server or a library may repeat them. Over HTTP a lone user name is a token.
 func (u URL) secrets() []string {
 	if u.userinfo == "" {
 		return nil
 	}
 	user, password, _ := strings.Cut(u.userinfo, ":")
 	all := append(forms(u.password), password)
-	if u.Scheme != "ssh" && (u.password == "" || u.password == "x-oauth-basic") {
+	if u.Scheme != "ssh" && tokenIsUser(u.password) {
 		all = append(append(all, forms(u.User)...), user)
 	}
 	return append(all, basic(u.User, u.password))

@@ -109,6 +109,34 @@ func TestWaitingCostsLittle(t *testing.T) {
 	}
 }
 
+// A failure that passes is tried again in a late round as in the first one.
+func TestRoundsHaveTheirOwnBudget(t *testing.T) {
+	root, sha, appear := lateFixture(t)
+	var failing atomic.Bool
+	url := gitserver.HTTP(t, root, gitserver.Options{Wrap: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if failing.Swap(false) {
+				w.WriteHeader(503)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}})
+	cl := newClient(t, url+"/r.git", sha)
+	cl.want.Wait, cl.want.Hints = time.Hour, []string{"refs/heads/late"}
+	cl.o.Retry.Min, cl.o.Retry.Max, cl.o.Stats = 4*time.Minute, 4*time.Minute, &Stats{}
+	pauses := 0
+	cl.clocked(func(time.Duration) {
+		if pauses++; pauses == 3 {
+			appear()
+			failing.Store(true)
+		}
+	})
+	if _, err := cl.fetch(); err != nil || pauses != 4 || cl.o.Stats.Retries != 1 {
+		t.Errorf("%v after %d pauses, %+v", err, pauses, *cl.o.Stats)
+	}
+}
+
 func TestWhatIsNotWaitedFor(t *testing.T) {
 	for name, c := range map[string]struct {
 		handle func(w http.ResponseWriter)
@@ -158,13 +186,18 @@ func TestStats(t *testing.T) {
 }
 
 func TestAllSize(t *testing.T) {
-	root, c := fixture(t)
+	from, c := fixture(t)
+	root := t.TempDir()
+	repo := root + "/r.git"
+	gitserver.Git(t, root, "clone", "-q", "--mirror", from+"/r.git", "r.git")
 	url := gitserver.Daemon(t, root, gitserver.Options{V0: true}) + "/r.git"
 	for size, want := range map[int64]fail.Reason{100: fail.Refused, 1 << 20: 0} {
 		cl := newClient(t, url, c.Ancestor)
 		cl.o.Limits.AllSize = size
 		cl.want.Wait = time.Minute
-		cl.clocked(func(time.Duration) {})
+		cl.clocked(func(time.Duration) { // what was too large is not asked for again when it has grown
+			gitserver.Git(t, repo, "update-ref", "refs/heads/new", gitserver.Git(t, repo, "commit-tree", "-m", "new", c.Tip+"^{tree}"))
+		})
 		_, err := cl.fetch()
 		var b bytes.Buffer
 		if err != nil {
