@@ -128,6 +128,7 @@ func TestStoreInCompany(t *testing.T) {
 		}
 	}
 	store := []string{"--git-store", dir + "/store"}
+	(&command{args: slices.Concat([]string{"run-task", "store", "pin"}, asUser(), store, []string{"--repo", url, "--sha", shas[0]}), dir: dir}).must(t)
 	end, runs := time.Now().Add(length), make([]int, 8)
 	var wait sync.WaitGroup
 	for i := range runs {
