@@ -66,7 +66,7 @@ func (s *shared) acquire(ctx context.Context) (*pin, error) {
 		default:
 			damaged = true
 			s.log.Warnf("what the git store has of %.8s is damaged, fetching it again: %v", s.r.SHA, err)
-			if err := s.repo.SetAside(found.Packs); err != nil {
+			if err := s.repo.SetAside(found); err != nil {
 				return nil, fmt.Errorf("set damaged packs aside: %w", err)
 			}
 		}

@@ -1,12 +1,10 @@
 package pins
 
 import (
+	"cmp"
 	"context"
-	"errors"
-	"io/fs"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +13,8 @@ import (
 // condemned is the end of a file that says since when no live pin names a pack.
 const condemned = ".condemned"
 
-// recent is how old what has no name yet may be: its writer is between two calls.
+// recent is how old what has no name of ours may get: its writer may be between two calls. It is no part of Grace, which is for who reads what a pin named;
+// nobody reads these.
 const recent = time.Hour
 
 // GC says what may be removed.
@@ -37,26 +36,27 @@ type Freed struct {
 }
 
 // GC removes what no live pin needs, in two phases: a pack that no live pin names is marked, and goes when Grace is over, so that who has just found a pin can
-// read its packs. A repository in which a task fetches is skipped.
+// read its packs. A repository in which a task fetches is skipped. So is one of which something cannot be read: nobody knows what its pins need. The error says
+// so when the others are done.
 func (s *Store) GC(ctx context.Context, o GC) (Freed, error) {
 	g := &collection{GC: o, store: s}
 	defer g.release()
 	repos, err := s.repos()
 	for _, r := range repos {
-		if err == nil {
-			err = g.enter(r)
+		if ctx.Err() == nil {
+			err = cmp.Or(err, g.enter(r))
 		}
 	}
-	if err == nil {
-		err = g.giveUp()
+	if ctx.Err() == nil {
+		err = cmp.Or(err, g.giveUp())
 	}
 	for _, r := range g.repos {
-		if ctx.Err() != nil {
-			return g.freed, context.Cause(ctx)
+		if ctx.Err() == nil {
+			err = cmp.Or(err, g.collect(r))
 		}
-		if err == nil {
-			err = g.collect(r)
-		}
+	}
+	if ctx.Err() != nil {
+		return g.freed, context.Cause(ctx)
 	}
 	return g.freed, denied(err, s.dir)
 }
@@ -77,16 +77,20 @@ type locked struct {
 
 func (g *collection) release() {
 	for _, r := range g.repos {
-		if r.lock != nil {
-			r.lock.Close()
-		}
+		r.release()
 	}
 }
 
-// enter locks a repository and removes what is no live pin.
+func (l *locked) release() {
+	if l.lock != nil {
+		l.lock.Close()
+	}
+}
+
+// enter locks a repository and looks into it, unless a task fetches there.
 func (g *collection) enter(r *Repo) error {
 	f, err := g.lockFile(r)
-	if errors.Is(err, fs.ErrNotExist) && g.DryRun { // nobody has ever locked it
+	if err != nil && none(err) && g.DryRun { // nobody has it
 		f, err = nil, nil
 	}
 	if err != nil {
@@ -101,25 +105,41 @@ func (g *collection) enter(r *Repo) error {
 		return noLocks(os.NewSyscallError("flock", err))
 	}
 	l := &locked{Repo: r, lock: f}
+	if err := g.look(l); err != nil {
+		l.release()
+		return err
+	}
 	g.repos = append(g.repos, l)
+	return nil
+}
+
+// look finds the live pins of a repository, and removes the others and what the dead left.
+func (g *collection) look(l *locked) error {
 	if !g.DryRun {
-		r.sweep()
-		if err := g.restore(r); err != nil {
+		l.sweep(g.Now)
+		if err := g.restore(l.Repo); err != nil {
 			return err
 		}
-		if err := g.store.dir.RemoveAll(r.in(damagedDir)); err != nil {
+		if err := g.store.dir.RemoveAll(l.in(damagedDir)); err != nil {
 			return err
 		}
 	}
-	places, err := r.places()
+	places, err := l.places()
+	var others []place
 	for _, at := range places {
-		switch {
-		case err != nil:
-		case at.pin != nil && at.pin.Expires.After(g.Now) && r.hasAll(at.pin.Packs):
+		live := false
+		if err = cmp.Or(err, at.err); err == nil && at.pin != nil && at.pin.Expires.After(g.Now) {
+			live, err = l.see(at.pin)
+		}
+		if live {
 			l.live = append(l.live, at)
-		case at.pin == nil && g.young(at.path): // it may be on its way to a name
-		default:
-			err = g.drop(at)
+		} else {
+			others = append(others, at)
+		}
+	}
+	for _, at := range others {
+		if err == nil && (at.pin != nil || !g.young(at.path)) { // what is young may be on its way to a name
+			err = g.drop(l, at)
 		}
 	}
 	return err
@@ -150,14 +170,15 @@ func (g *collection) young(path string) bool {
 	return err == nil && g.Now.Sub(time.Unix(st.MtimeSec, 0)) < recent
 }
 
-func (g *collection) drop(at place) error {
+// drop removes what is no live pin, or shall be none.
+func (g *collection) drop(l *locked, at place) error {
 	if at.pin != nil {
 		g.freed.Pins++
 	}
 	if g.DryRun {
 		return nil
 	}
-	return g.store.dir.RemoveAll(at.path)
+	return l.forget(at)
 }
 
 // giveUp removes the pins that expire next until what the others need is not too much.
@@ -189,7 +210,7 @@ func (g *collection) giveUp() error {
 		if total <= g.MaxSize {
 			break
 		}
-		if err := g.drop(c.at); err != nil {
+		if err := g.drop(c.of, c.at); err != nil {
 			return err
 		}
 		gone[c.at.path] = true
@@ -216,156 +237,4 @@ func (l *locked) needed() map[string]bool {
 		}
 	}
 	return packs
-}
-
-// collect removes what the live pins of a repository do not need.
-func (g *collection) collect(l *locked) error {
-	shas, err := l.names(l.in(pinDir))
-	for _, sha := range shas {
-		at := l.in(pinDir, sha)
-		if st, err := g.store.dir.Lstat(at); err == nil && !g.DryRun && st.IsDir() {
-			g.store.dir.Rmdir(at) // if it is empty
-		} else if err == nil && !g.DryRun && !g.young(at) {
-			g.store.dir.Unlink(at)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	names, err := l.names(l.in(packDir))
-	if err != nil {
-		return err
-	}
-	needed, seen := l.needed(), map[string]bool{}
-	var doomed []string
-	for _, n := range names {
-		pack, end, _ := strings.Cut(n, ".")
-		if !packName.MatchString(pack) || !slices.Contains([]string{"pack", "idx", condemned[1:]}, end) {
-			if path := l.in(packDir, n); !g.young(path) && !g.DryRun {
-				err = g.store.dir.RemoveAll(path)
-			}
-		} else if !seen[pack] {
-			seen[pack] = true
-			var dooms bool
-			if dooms, err = g.judge(l, pack, needed[pack]); dooms {
-				doomed = append(doomed, pack)
-			}
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return g.remove(l, doomed)
-}
-
-// judge marks a pack, takes the mark away, or says that it goes.
-func (g *collection) judge(l *locked, pack string, needed bool) (dooms bool, err error) {
-	dir, mark, size := g.store.dir, l.in(packDir, pack+condemned), l.size(pack)
-	since, marked := g.markedAt(mark)
-	switch {
-	case !needed && (g.Grace <= 0 || marked && g.Now.Sub(since) >= g.Grace):
-		return true, nil
-	case !needed:
-		g.freed.Condemned++
-		g.freed.Left += size
-		if marked || g.DryRun {
-			return false, nil
-		}
-		if err := l.clear(packDir, pack+condemned); err != nil {
-			return false, err
-		}
-		return false, dir.WriteFile(mark, []byte(g.Now.UTC().Format(time.RFC3339Nano)+"\n"), 0o644)
-	}
-	g.freed.Left += size
-	if g.DryRun {
-		return false, nil
-	}
-	return false, dir.RemoveAll(mark)
-}
-
-// dying is the end of an index that GC has taken away and not removed yet.
-const dying = ".dying"
-
-// remove removes packs that nobody needs. Who pins some of them meanwhile writes the pin and then looks for the packs; we take the indexes away and then look
-// for pins: one of the two sees the other.
-func (g *collection) remove(l *locked, doomed []string) error {
-	sizes := map[string]int64{}
-	for _, pack := range doomed {
-		sizes[pack] = l.size(pack)
-		if idx := l.in(packDir, pack+".idx"); !g.DryRun && l.clear(packDir, pack+".idx"+dying) == nil {
-			if err := g.store.dir.Rename(idx, idx+dying); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-		}
-	}
-	if len(doomed) == 0 {
-		return nil
-	}
-	wanted := map[string]bool{}
-	if !g.DryRun {
-		now, err := l.places()
-		if err != nil {
-			return errors.Join(err, g.restore(l.Repo))
-		}
-		for _, at := range now {
-			for _, pack := range at.packs() {
-				wanted[pack] = true
-			}
-		}
-	}
-	for _, pack := range doomed {
-		idx := l.in(packDir, pack+".idx")
-		if wanted[pack] {
-			g.freed.Left += sizes[pack]
-			if err := g.store.dir.Rename(idx+dying, idx); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-			continue
-		}
-		g.freed.Packs++
-		g.freed.Bytes += sizes[pack]
-		for _, end := range []string{".idx" + dying, ".pack", condemned} {
-			if g.DryRun {
-				break
-			}
-			if err := g.store.dir.RemoveAll(l.in(packDir, pack+end)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// packs are what a pin needs, if it is one.
-func (p place) packs() []string {
-	if p.pin == nil {
-		return nil
-	}
-	return p.pin.Packs
-}
-
-// restore gives indexes back that a GC took away before it was killed.
-func (g *collection) restore(r *Repo) error {
-	names, err := r.names(r.in(packDir))
-	for _, n := range names {
-		idx, is := strings.CutSuffix(n, dying)
-		if !is || !strings.HasSuffix(idx, ".idx") {
-			continue
-		}
-		if _, lerr := g.store.dir.Lstat(r.in(packDir, idx)); errors.Is(lerr, fs.ErrNotExist) {
-			err = errors.Join(err, g.store.dir.Rename(r.in(packDir, n), r.in(packDir, idx)))
-		} else {
-			err = errors.Join(err, g.store.dir.RemoveAll(r.in(packDir, n)))
-		}
-	}
-	return err
-}
-
-// markedAt reads a mark. One of the future says nothing: the clock was wrong then, or is now.
-func (g *collection) markedAt(mark string) (since time.Time, ok bool) {
-	raw, err := g.store.dir.ReadFile(mark, 100)
-	if err == nil {
-		since, err = time.Parse(time.RFC3339Nano, strings.TrimSpace(string(raw)))
-	}
-	return since, err == nil && !since.After(g.Now)
 }

@@ -1,6 +1,7 @@
 package pins
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,7 +49,7 @@ func (r *Repo) Lock(ctx context.Context, sha string, waiting func(holder string)
 		l.Close()
 		return nil, err
 	}
-	r.sweep()
+	r.sweep(time.Now())
 	return l, nil
 }
 
@@ -75,7 +76,17 @@ func (l *Lock) take(ctx context.Context, sha string, waiting func(string)) (err 
 
 // lockFile opens a file for flock(2).
 func (r *Repo) lockFile(name string) (*os.File, error) {
-	f, err := r.store.dir.OpenFile(r.in(lockDir, name), unix.O_RDWR|unix.O_CREAT, 0o666)
+	at := r.in(lockDir, name)
+	f, err := r.store.dir.OpenFile(at, unix.O_RDWR|unix.O_CREAT, 0o666)
+	if err == nil {
+		if st, serr := fsx.FileStat(f); serr != nil || !st.IsRegular() {
+			f.Close()
+			err = cmp.Or(serr, error(unix.ENXIO))
+		}
+	}
+	if noFile(err) { // it is not replaced: somebody else might, and have the lock by now
+		return nil, fail.Errorf(fail.PurgeCache, "%q in the store is no file: %w", at, err).WithHint("purge the store, or remove that when no task runs")
+	}
 	return f, denied(err, r.store.dir)
 }
 
@@ -180,20 +191,35 @@ func (l *Lock) Close() (err error) {
 }
 
 // sweep removes quarantines whose owners are dead. What cannot be removed stays.
-func (r *Repo) sweep() {
-	dir := r.store.dir
+func (r *Repo) sweep(now time.Time) {
 	names, _ := r.names(r.in(incomingDir))
 	for _, n := range names {
-		name := r.in(incomingDir, n)
+		r.sweepOne(r.in(incomingDir, n), now)
+	}
+}
+
+func (r *Repo) sweepOne(name string, now time.Time) {
+	dir := r.store.dir
+	st, err := dir.Lstat(name)
+	if err != nil {
+		return
+	}
+	if st.IsDir() {
 		f, err := dir.OpenFile(name+"/lock", unix.O_RDWR|unix.O_CREAT, 0o666) // one that has none yet is taken from its owner, who makes another one
 		if err == nil {
+			defer f.Close()
 			err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		} else if noFile(err) && now.Sub(time.Unix(st.MtimeSec, 0)) >= recent { // nobody can have that lock
+			err = nil
 		}
-		if st, serr := dir.Lstat(name); err == nil || serr == nil && !st.IsDir() {
-			dir.RemoveAll(name)
-		}
-		if f != nil {
-			f.Close()
+		if err != nil {
+			return
 		}
 	}
+	dir.RemoveAll(name)
+}
+
+// noFile tells whether an error of opening a file to write says that something else has its name.
+func noFile(err error) bool {
+	return errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENXIO)
 }

@@ -31,6 +31,8 @@ type Pin struct {
 	Holder  string    `json:"holder"`  // who wants it: a pipeline
 	Created time.Time `json:"created"`
 	Expires time.Time `json:"expires"`
+
+	seen map[string]identity // the files of Packs, as they were when it was last known that all are there
 }
 
 // Shape is what of a commit's history and files a pin's packs make complete.

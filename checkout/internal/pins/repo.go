@@ -5,12 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"run-task/internal/fsx"
 )
@@ -31,20 +30,6 @@ func (r *Repo) in(names ...string) string { return r.id + "/" + strings.Join(nam
 // Packs opens the directory of packs for reading. The caller closes it.
 func (r *Repo) Packs() (*fsx.Dir, error) { return r.store.dir.OpenDir(r.in(packDir)) }
 
-// has tells whether a pack and its index are there.
-func (r *Repo) has(pack string) bool {
-	for _, end := range []string{".pack", ".idx"} {
-		if st, err := r.store.dir.Lstat(r.in(packDir, pack+end)); err != nil || !st.IsRegular() {
-			return false
-		}
-	}
-	return true
-}
-
-func (r *Repo) hasAll(packs []string) bool {
-	return !slices.ContainsFunc(packs, func(p string) bool { return !r.has(p) })
-}
-
 // size is that of a pack and its index, as far as they are there.
 func (r *Repo) size(pack string) (n int64) {
 	for _, end := range []string{".pack", ".idx"} {
@@ -53,62 +38,6 @@ func (r *Repo) size(pack string) (n int64) {
 		}
 	}
 	return n
-}
-
-// place is a file where a pin may be.
-type place struct {
-	path string // in the store
-	pin  *Pin   // nil if it is none
-}
-
-// at reads a file where a pin may be: one counts that says what its place says.
-func (r *Repo) at(sha, name string) place {
-	p := place{path: r.in(pinDir, sha, name)}
-	raw, err := r.store.dir.ReadFile(p.path, maxPin)
-	if err != nil {
-		return p
-	}
-	if pin, err := parse(raw); err == nil && pin.SHA == sha && pin.file() == name && digest(pin.URL+"\x00"+pin.Trust) == r.id {
-		p.pin = pin
-	}
-	return p
-}
-
-// of lists the places of a commit's pins, in order.
-func (r *Repo) of(sha string) (all []place, err error) {
-	names, err := r.names(r.in(pinDir, sha))
-	for _, n := range names {
-		all = append(all, r.at(sha, n))
-	}
-	return all, err
-}
-
-// places lists those of all commits.
-func (r *Repo) places() (all []place, err error) {
-	shas, err := r.names(r.in(pinDir))
-	for _, sha := range shas {
-		more, err := r.of(sha)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, more...)
-	}
-	return all, err
-}
-
-// names are what is in a directory of the store, sorted: nothing if there is none.
-func (r *Repo) names(dir string) ([]string, error) {
-	d, err := r.store.dir.OpenDir(dir)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) { // what somebody put there is none of ours
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer d.Close()
-	names, err := d.Names()
-	slices.Sort(names)
-	return names, err
 }
 
 // Find gives a pin of the commit and shape, the one that expires last. Without expired, only one that has not expired is given, and no lock is needed for
@@ -123,7 +52,7 @@ func (r *Repo) Find(sha string, shape Shape, now time.Time, expired bool) (*Pin,
 		if at.pin == nil || at.pin.suffix() != shape.suffix() || !slices.Equal(at.pin.Sparse, shape.Sparse) || !expired && !at.pin.Expires.After(now) || best != nil && !at.pin.Expires.After(best.Expires) {
 			continue
 		}
-		if r.hasAll(at.pin.Packs) {
+		if there, _ := r.see(at.pin); there {
 			best = at.pin
 		}
 	}
@@ -145,7 +74,7 @@ func (r *Repo) Newest(depth int, now time.Time) (*Pin, error) {
 		return cmp.Or(b.pin.Created.Compare(a.pin.Created), cmp.Compare(a.path, b.path))
 	})
 	for _, at := range places {
-		if r.hasAll(at.pin.Packs) {
+		if there, _ := r.see(at.pin); there {
 			return at.pin, nil
 		}
 	}
@@ -159,22 +88,21 @@ func (r *Repo) Write(p *Pin) error {
 			return denied(err, r.store.dir)
 		}
 	}
-	if !r.hasAll(p.Packs) {
+	there, err := r.see(p)
+	if !there {
 		r.store.dir.Unlink(r.in(pinDir, p.SHA, p.file()))
-		return &fs.PathError{Op: "pin", Path: filepath.Join(r.Path(), packDir), Err: fs.ErrNotExist}
+		err = cmp.Or(err, error(&fs.PathError{Op: "pin", Path: filepath.Join(r.Path(), packDir), Err: fs.ErrNotExist}))
 	}
-	return nil
+	return err
 }
 
 // makeDir makes a directory of the repository, and its parents, also where somebody put something else.
 func (r *Repo) makeDir(names ...string) error {
-	at := r.id
-	for _, name := range strings.Split(r.in(names...), "/")[1:] {
-		at += "/" + name
+	at := ""
+	for _, name := range strings.Split(r.in(names...), "/") {
+		at = path.Join(at, name)
 		if st, err := r.store.dir.Lstat(at); err == nil && !st.IsDir() {
-			if err := r.store.dir.Unlink(at); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
+			r.store.dir.Unlink(at) // if that fails, so does what comes
 		}
 	}
 	return r.store.dir.MkdirAll(at, 0o777)
@@ -215,6 +143,7 @@ func (r *Repo) write(p *Pin) error {
 func (r *Repo) Remove(sha, holder string) (n int, err error) {
 	places, err := r.of(sha)
 	for _, at := range places {
+		err = errors.Join(err, denied(at.err, r.store.dir)) // it may be one of them
 		if at.pin == nil || holder != "" && at.pin.Holder != holder {
 			continue
 		}
@@ -226,30 +155,4 @@ func (r *Repo) Remove(sha, holder string) (n int, err error) {
 		}
 	}
 	return n, err
-}
-
-// SetAside gets packs that are damaged out of the way, and all pins that name one.
-func (r *Repo) SetAside(packs []string) error {
-	places, err := r.places()
-	if err != nil {
-		return err
-	}
-	for _, at := range places {
-		if at.pin != nil && slices.ContainsFunc(at.pin.Packs, func(p string) bool { return slices.Contains(packs, p) }) {
-			if err := r.store.dir.Unlink(at.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return denied(err, r.store.dir)
-			}
-		}
-	}
-	if err := r.store.dir.MkdirAll(r.in(damagedDir), 0o777); err != nil {
-		return denied(err, r.store.dir)
-	}
-	for _, pack := range packs {
-		for _, end := range []string{".idx", ".pack"} {
-			if err := r.store.dir.Rename(r.in(packDir, pack+end), r.in(damagedDir, pack+end)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return denied(err, r.store.dir)
-			}
-		}
-	}
-	return nil
 }
