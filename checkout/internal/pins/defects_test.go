@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"run-task/internal/fail"
 )
 
@@ -29,6 +31,9 @@ func TestUnreadableIsKept(t *testing.T) {
 		asNobody(t, func() {
 			if f, err := s.GC(context.Background(), GC{Now: time.Now()}); !errors.Is(err, fs.ErrPermission) || f.Packs != 1 {
 				t.Errorf("%s: %+v, %v: the other repository has a pack to remove", what, f, err)
+			}
+			if _, err := r.see(p); what == "packs" && !errors.Is(err, fs.ErrPermission) {
+				t.Errorf("nobody can know whether the packs are there: %v", err)
 			}
 			if got, err := r.Newest(0, time.Now()); got != nil || err != nil && what != "all pins" {
 				t.Errorf("%s: %+v, %v", what, got, err)
@@ -120,5 +125,17 @@ func TestOddLocks(t *testing.T) {
 				t.Errorf("%s as %s: gc: %v", name, kind, err)
 			}
 		}
+	}
+}
+
+// A file system that has no flock(2) is said to be one: nothing is done without a lock.
+func TestNoLocks(t *testing.T) {
+	for _, errno := range []unix.Errno{unix.ENOLCK, unix.ENOSYS, unix.EOPNOTSUPP, unix.EINVAL} {
+		if err := noLocks(os.NewSyscallError("flock", errno)); fail.Of(err) != fail.OS || fail.Hint(err) == "" {
+			t.Errorf("%v: %v, hint %q", errno, err, fail.Hint(err))
+		}
+	}
+	if err := noLocks(os.NewSyscallError("flock", unix.EIO)); fail.Of(err) != fail.IO {
+		t.Errorf("EIO: %v", err)
 	}
 }

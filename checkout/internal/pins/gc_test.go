@@ -154,3 +154,17 @@ func TestGCSkipsBusy(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 }
+
+// A pin that is written after GC has looked keeps its packs, of which it is the only one.
+func TestWriteDuringGC(t *testing.T) {
+	s, r := newRepo(t)
+	put(t, r, pinOf(1, "a", time.Now().UTC()))
+	g := &collection{GC: GC{Now: time.Now()}, store: s}
+	defer g.release()
+	must(t, g.enter(s.Repo(testURL, "")))
+	late := pinOf(1, "b", later())
+	must(t, r.Write(late), g.collect(g.repos[0]))
+	if !found(t, r, late) || g.freed.Packs != 0 || g.freed.Left != 8 {
+		t.Errorf("%+v", g.freed)
+	}
+}
