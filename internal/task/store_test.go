@@ -219,7 +219,7 @@ func TestStoreSubcommands(t *testing.T) {
 		})
 	}
 	for _, verb := range storeVerbs {
-		if _, out, err := parse(t, nil, "store", verb.name, "--help"); err != nil || !strings.Contains(out, "--git-store") {
+		if _, out, err := parse(t, nil, "store", verb.name, "--help"); err != nil || !strings.Contains(out, "--git-store") || strings.Contains(out, "RUN_TASK_JSON") || strings.Contains(out, "RUN_TASK_GRACE") {
 			t.Errorf("store %s --help: %v\n%s", verb.name, err, out)
 		}
 	}

@@ -33,8 +33,11 @@ type storeVerb struct {
 	extra       []setting // of its own
 }
 
+// groupVerb is the group of a subcommand's own flags, which have no variable.
+const groupVerb = "This subcommand alone"
+
 var (
-	asJSON = setting{name: "json", kind: toggle, group: "Here", usage: "print JSON"}
+	asJSON = setting{name: "json", kind: toggle, group: groupVerb, argvOnly: true, usage: "print JSON"}
 	remote = []string{"always-contact-remote", "wait-for-commit", "git-seed", "git-auth", "ssh-key", "known-hosts", "ca", "client-cert", "client-key", "git-limit"}
 
 	storeVerbs = []storeVerb{
@@ -42,11 +45,11 @@ var (
 		{"pin", "Bring a commit into the store, pin it for the holder, and print its SHA.",
 			append([]string{"repo", "sha", "ref", "resolve", "depth", "submodules", "trust", "pin-holder", "pin-ttl"}, remote...), []setting{asJSON}},
 		{"unpin", "Remove the holder's pins of a commit. What they alone needed goes with a later gc.", []string{"repo", "sha", "trust", "pin-holder"},
-			[]setting{{name: "all-holders", kind: toggle, group: "Here", usage: "all pins of the commit, whoever has them"}, asJSON}},
+			[]setting{{name: "all-holders", kind: toggle, group: groupVerb, argvOnly: true, usage: "all pins of the commit, whoever has them"}, asJSON}},
 		{"gc", "Remove what no live pin needs. What has lost its last pin is marked, and goes when the grace is over. Repositories in which a task fetches are skipped.", nil,
-			[]setting{{name: "max-size", value: "SIZE", group: "Here", usage: "give up the pins that expire next until the rest needs no more than this: 500M, 20GiB"},
-				{name: "grace", value: "DURATION", group: "Here", usage: "how long to keep what has no pin, for tasks that just read it (default: 1h)"},
-				{name: "dry-run", kind: toggle, group: "Here", usage: "change nothing"}, asJSON}},
+			[]setting{{name: "max-size", value: "SIZE", group: groupVerb, argvOnly: true, usage: "give up the pins that expire next until the rest needs no more than this: 500M, 20GiB"},
+				{name: "grace", value: "DURATION", group: groupVerb, argvOnly: true, usage: "how long to keep what has no pin, for tasks that just read it (default: 1h)"},
+				{name: "dry-run", kind: toggle, group: groupVerb, argvOnly: true, usage: "change nothing"}, asJSON}},
 		{"verify", "Read every object that a pin needs; print the pins that are not complete (exit 72). Takes as much space as the largest of them.", nil, []setting{asJSON}},
 		{"path", "Print the directory of a repository in the store.", []string{"repo", "trust"}, nil},
 	}
