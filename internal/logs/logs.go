@@ -5,13 +5,18 @@ package logs
 import (
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
-	"strings"
+	"strconv"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"run-task/internal/mask"
 )
 
 // Level says how much is printed.
@@ -34,13 +39,27 @@ type shared struct {
 	w        io.Writer
 	level    Level
 	terminal bool
-	secrets  []string // longest first
-	drawn    bool     // a progress line stands on the terminal, without its line end
+	stamps   bool
+	sections sections
+	secrets  map[string]bool
+	drawn    bool // a progress line stands on the terminal, without its line end
+
+	masks atomic.Pointer[mask.Set] // of secrets; needs no lock, so that who has one of its own can format lines
 }
 
 // New makes a Log that writes to w, one Write a line. terminal says that w is one: progress is then redrawn in place.
 func New(w io.Writer, level Level, terminal bool) *Log {
-	return &Log{shared: &shared{w: w, level: level, terminal: terminal}}
+	return &Log{shared: &shared{w: w, level: level, terminal: terminal, secrets: map[string]bool{}}}
+}
+
+// Timestamps has the prefix of each line tell the time, too: "[step TIME] ".
+func (l *Log) Timestamps() { l.stamps = true }
+
+// Divert sends to w what went elsewhere: what knows of others who write to the same file.
+func (l *Log) Divert(w io.Writer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.w = w
 }
 
 // IsTerminal tells whether a file is a terminal that understands cursor movements.
@@ -52,19 +71,22 @@ func IsTerminal(f *os.File) bool {
 // For is the same writer with lines that start with "[step] ".
 func (l *Log) For(step string) *Log { return &Log{l.shared, step} }
 
-// Mask makes [MASKED] of value wherever it would be printed from now on. Values shorter than 4 bytes would mask ordinary words and are not taken.
-func (l *Log) Mask(value string) {
+// Mask makes [MASKED] of values wherever they would be printed from now on. What is shorter than mask.Min would mask ordinary words and is not taken.
+func (l *Log) Mask(values ...string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, v := range []string{value, OneLine(value)} { // fail.Print escapes before it writes
-		if len(v) >= 4 && !slices.Contains(l.secrets, v) {
-			l.secrets = append(l.secrets, v)
+	for _, value := range values {
+		quoted := strconv.Quote(value)
+		quoted = quoted[1 : len(quoted)-1]
+		for _, v := range []string{value, OneLine(value), quoted, OneLine(quoted)} { // errors quote, and fail.Print escapes before it writes
+			l.secrets[v] = true
 		}
 	}
-	if len(l.secrets) > 1 {
-		slices.SortFunc(l.secrets, func(a, b string) int { return len(b) - len(a) })
-	}
+	l.masks.Store(mask.New(slices.Collect(maps.Keys(l.secrets))...))
 }
+
+// Masks are the values that Mask was told of.
+func (l *Log) Masks() *mask.Set { return l.masks.Load() }
 
 // Infof prints a line unless --quiet.
 func (l *Log) Infof(format string, args ...any) {
@@ -84,40 +106,63 @@ func (l *Log) Verbosef(format string, args ...any) {
 func (l *Log) Warnf(format string, args ...any) { l.Infof("warning: "+format, args...) }
 
 func (l *Log) line(s string) {
-	if l.step != "" {
-		s = "[" + l.step + "] " + s
-	}
-	io.WriteString(l, OneLine(l.Masked(s))+"\n")
+	s = l.Line("%s", s)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.write(l.sections.enter(l.step) + s)
 }
 
-// Write prints whole lines as they are but for masked secrets: for what is laid out elsewhere, as fail.Print and --plan do. It clears a progress line first.
+// Line is a line as Infof prints it, for who prints it elsewhere.
+func (l *Log) Line(format string, args ...any) string {
+	s := OneLine(l.Masked(fmt.Sprintf(format, args...)))
+	switch {
+	case l.stamps:
+		step := l.step
+		if step == "" {
+			step = "run-task"
+		}
+		s = "[" + step + " " + Stamp(time.Now()) + "] " + s
+	case l.step != "":
+		s = "[" + l.step + "] " + s
+	}
+	return l.Masked(s) + "\n" // again: a prefix can make a secret whole
+}
+
+// Stamp is how times are written, in UTC.
+func Stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
+
+// Write prints whole lines as they are but for masked secrets: for what is laid out elsewhere, as fail.Print and --plan do. It clears a progress line first, and ends a section.
 func (l *Log) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := l.masked(string(p))
-	if l.drawn {
-		s, l.drawn = "\r\x1b[K"+s, false
-	}
-	if _, err := io.WriteString(l.w, s); err != nil {
+	if err := l.write(l.sections.leave() + l.Masked(string(p))); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
-// Over HTTP a lone user name is often a token; ssh://git@host is not a secret.
-var userinfo = regexp.MustCompile(`(https?://)[^/\s"]+@|([A-Za-z][A-Za-z0-9+.-]*://)[^/\s"@:]*:[^/\s"]*@`)
-
-// Masked is text as it may be shown: for what is written elsewhere than to the log.
-func (l *Log) Masked(text string) string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.masked(text)
+// write prints lines. The caller holds mu.
+func (s *shared) write(lines string) error {
+	if lines == "" {
+		return nil
+	}
+	if s.drawn {
+		lines, s.drawn = "\r\x1b[K"+lines, false
+	}
+	_, err := io.WriteString(s.w, lines)
+	return err
 }
 
-// masked replaces known secrets and the userinfo of URLs. The caller holds mu.
-func (s *shared) masked(text string) string {
-	for _, v := range s.secrets {
-		text = strings.ReplaceAll(text, v, "[MASKED]")
-	}
-	return userinfo.ReplaceAllString(text, "${1}${2}[MASKED]@")
+var (
+	// Over HTTP a lone user name is often a token; ssh://git@host is not a secret.
+	userinfo = regexp.MustCompile(`(https?://)[^/\s"]+@|([A-Za-z][A-Za-z0-9+.-]*://)[^/\s"@:]*:[^/\s"]*@`)
+	// What GitLab, GitHub, npm, PyPI, Docker, Slack, Vault and Stripe give out begins like this.
+	tokens = regexp.MustCompile(`\b(?:gl(?:pat|dt|rt|rtr|cbt|ptt|ft|imt|agent|soat|oas|wt|ffct)-[\w.-]{8,}|GR1348941[\w-]{8,}|gh[pousr]_\w{16,}|github_pat_\w{16,}|npm_\w{16,}|pypi-[\w-]{16,}|dckr_[po]at_[\w-]{8,}|xox[abeprs]-[\w-]{8,}|hv[sbr]\.[\w-]{16,}|[rs]k_live_\w{8,})`)
+)
+
+// Masked is text as it may be shown, with known secrets, the userinfo of URLs and what looks like a token replaced: for what is written elsewhere than to the log.
+func (l *Log) Masked(text string) string {
+	text = l.masks.Load().String(text)
+	text = userinfo.ReplaceAllString(text, "${1}${2}[MASKED]@")
+	return tokens.ReplaceAllString(text, "[MASKED]")
 }

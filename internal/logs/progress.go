@@ -57,7 +57,7 @@ func (l *Log) draw(s string) {
 	}
 	l.drawn = s != ""
 	if s != "" {
-		s = "[" + l.step + "] " + OneLine(l.masked(s))
+		s = "[" + l.step + "] " + OneLine(l.Masked(s))
 	}
 	io.WriteString(l.w, "\r\x1b[K"+s)
 }
