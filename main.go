@@ -29,24 +29,23 @@ func main() {
 	}
 }
 
-// run gives the exit code, and returns only if there is no command to become.
+// run gives the exit code, and returns only if there is no command to become, or we stayed with it.
 func run(ctx context.Context, signals *supervise.Signals) int {
 	t, err := task.Parse(os.Args, os.Environ(), os.Stdout)
-	j := job{Task: t, signals: signals, log: logs.New(os.Stderr, logs.Normal, false)}
+	j := job{Task: t, signals: signals}
+	j.begin()
 	switch {
 	case t == nil: // the answer was help, a plan, a version or a name; or we do not know what to do
 	case err != nil:
 		j.refuse(err)
 	default:
-		j.log = logs.New(os.Stderr, t.Level, logs.IsTerminal(os.Stderr))
-		j.report.Mask = j.log.Masked
 		err = j.do(ctx)
 	}
 	if err != nil {
 		fail.Print(j.log, err)
 		return int(fail.Of(err))
 	}
-	return 0
+	return j.ended.Code
 }
 
 // job is a task and how far it got.
@@ -57,6 +56,7 @@ type job struct {
 	report  report.Report
 	dropped bool
 	done    []checkout.Result
+	ended   supervise.Status
 }
 
 // A step's name is the prefix of its lines and of its errors.
@@ -95,5 +95,5 @@ func (j *job) do(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return j.finish()
 }

@@ -30,6 +30,22 @@ func (j *job) aside() []step {
 	return nil
 }
 
+// begin is what all that is said and done depends on.
+func (j *job) begin() {
+	j.log = logs.New(os.Stderr, logs.Normal, false)
+	if j.Task == nil {
+		return
+	}
+	j.log = logs.New(os.Stderr, j.Level, logs.IsTerminal(os.Stderr))
+	j.log.Mask(j.Masks...)
+	j.log.Sections(j.Sections)
+	if j.Stay.Output.Timestamps {
+		j.log.Timestamps()
+	}
+	j.report.Mask = j.log.Masked
+	j.signals.Limit(j.Stay.Limits)
+}
+
 func (j *job) openEarly(context.Context, *logs.Log) error { return j.openStatus(j.StatusEarly) }
 
 func (j *job) openLate(context.Context, *logs.Log) error { return j.openStatus(!j.StatusEarly) }
@@ -103,7 +119,7 @@ func (j *job) export(context.Context, *logs.Log) error {
 	return nil
 }
 
-func (j *job) exec(context.Context, *logs.Log) error {
+func (j *job) exec(_ context.Context, log *logs.Log) (err error) {
 	if j.Alone {
 		if j.Resolving() {
 			if _, err := fmt.Println(j.done[0].SHA); err != nil {
@@ -117,7 +133,24 @@ func (j *job) exec(context.Context, *logs.Log) error {
 	}
 	c := j.Command
 	c.Dir, c.Env = j.Dir(j.done), j.Environ(j.done)
-	return supervise.Exec(c, j.signals)
+	if !j.Init {
+		log.EndSection()
+		return supervise.Exec(c, j.signals)
+	}
+	log.CommandSection()
+	j.ended, err = supervise.Run(log, c, j.Stay, j.signals)
+	log.EndSection()
+	j.report.Ended(j.ended)
+	return err
+}
+
+// finish says in the status file how the command ended. That it cannot is no reason to change how the task ended.
+func (j *job) finish() error {
+	j.log.EndSection()
+	if err := j.report.Finished(); err != nil {
+		j.log.Warnf("%v", err)
+	}
+	return nil
 }
 
 func (j *job) install(_ context.Context, log *logs.Log) error {

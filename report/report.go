@@ -10,6 +10,7 @@ import (
 
 	"run-task/internal/fail"
 	"run-task/internal/logs"
+	"run-task/supervise"
 )
 
 // Report gathers what there is to say about a job, and writes it to the status file if one was opened. Its zero value is
@@ -49,8 +50,32 @@ func (r *Report) Step(name string, took time.Duration) {
 // Checkout adds a worktree.
 func (r *Report) Checkout(c Checkout) { r.status.Checkouts = append(r.status.Checkouts, c) }
 
-// Command writes that the command gets the process now. If that fails after all, Failed comes after it.
+// Command writes that the command gets the process now, or is started. If that fails after all, Failed comes after it.
 func (r *Report) Command() error { return r.write(Handed) }
+
+// Ended adds how the command ended, if it was started.
+func (r *Report) Ended(s supervise.Status) {
+	if s == (supervise.Status{}) {
+		return
+	}
+	c := Command{Code: s.Code, Reason: "exited", Seconds: s.Seconds, MaxRSS: s.MaxRSS, User: s.User, System: s.System}
+	if s.Signal != 0 {
+		c.Signal, c.Reason = supervise.SignalName(s.Signal), "signal"
+	}
+	if s.Limit != "" {
+		c.Reason = s.Limit
+	}
+	r.status.Command = &c
+}
+
+// Finished writes that the command has ended and all that comes after it is done. It does nothing if there was none that we stayed with.
+func (r *Report) Finished() error {
+	if r.status.Command == nil {
+		return nil
+	}
+	r.status.Code = r.status.Command.Code
+	return r.write(Ended)
+}
 
 // Done writes that all is done and that there was no command.
 func (r *Report) Done() error { return r.write(Done) }

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"run-task/internal/fail"
+	"run-task/supervise"
 )
 
 func TestMain(m *testing.M) {
@@ -83,6 +84,42 @@ func TestReport(t *testing.T) {
 	want.Phase, want.Reason, want.Code, want.Step = "failed", "cannot-exec", 126, "exec"
 	want.Error, want.Hint = `exec: bad\n\x1b[2J\xff [MASKED]`, "not [MASKED]"
 	check()
+}
+
+func TestCommand(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "status.json")
+	for _, c := range []struct {
+		ended supervise.Status
+		want  Command
+	}{
+		{supervise.Status{Code: 3, Seconds: 1.23456, MaxRSS: 4096, User: 0.1, System: 0.0004}, Command{Code: 3, Reason: "exited", Seconds: 1.235, MaxRSS: 4096, User: 0.1}},
+		{supervise.Status{Code: 137, Signal: unix.SIGKILL}, Command{Code: 137, Signal: "SIGKILL", Reason: "signal"}},
+		{supervise.Status{Code: 128 + 40, Signal: 40}, Command{Code: 168, Signal: "signal 40", Reason: "signal"}},
+		{supervise.Status{Code: 143, Signal: unix.SIGTERM, Limit: "timeout"}, Command{Code: 143, Signal: "SIGTERM", Reason: "timeout"}},
+	} {
+		var r Report
+		if err := r.Open(path); err != nil {
+			t.Fatal(err)
+		}
+		r.Ended(c.ended)
+		if err := r.Finished(); err != nil {
+			t.Fatal(err)
+		}
+		if got := read(t, path); got.Phase != Ended || got.Code != c.want.Code || got.Command == nil || *got.Command != c.want {
+			t.Errorf("%+v: got %+v, command %+v", c.ended, got, got.Command)
+		}
+	}
+	var r Report
+	if err := r.Open(path); err != nil {
+		t.Fatal(err)
+	}
+	r.Ended(supervise.Status{}) // it was not started
+	if err := r.Finished(); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, path); got.Phase != Setup || got.Command != nil {
+		t.Errorf("nothing was started: %+v", got)
+	}
 }
 
 func TestWithoutFileAndMask(t *testing.T) {
@@ -265,7 +302,7 @@ func TestDocumentation(t *testing.T) {
 	doc := string(b)
 	var documented, reasons []string
 	fieldTable, _, _ := strings.Cut(doc, "| reason | code |")
-	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z.\\[\\]]+)` \\| (always)?").FindAllStringSubmatch(fieldTable, -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z._\\[\\]]+)` \\| (always)?").FindAllStringSubmatch(fieldTable, -1) {
 		documented = append(documented, m[1]+" "+m[2])
 	}
 	if want := fields(reflect.TypeFor[Status](), ""); !slices.Equal(documented, want) {
@@ -281,7 +318,7 @@ func TestDocumentation(t *testing.T) {
 	if !slices.Equal(reasons, table) {
 		t.Errorf("documented reasons\n%q, want\n%q", reasons, table)
 	}
-	for _, phase := range []string{Setup, Handed, Done, Failed} {
+	for _, phase := range []string{Setup, Handed, Ended, Done, Failed} {
 		if !strings.Contains(doc, "`"+phase+"`: ") {
 			t.Errorf("phase %s is not documented", phase)
 		}
@@ -312,8 +349,11 @@ func fields(typ reflect.Type, prefix string) (list []string) {
 			when = ""
 		}
 		list = append(list, prefix+name+" "+when)
-		if e := typ.Field(i).Type; e.Kind() == reflect.Slice {
+		switch e := typ.Field(i).Type; e.Kind() {
+		case reflect.Slice:
 			list = append(list, fields(e.Elem(), prefix+name+"[].")...)
+		case reflect.Pointer:
+			list = append(list, fields(e.Elem(), prefix+name+".")...)
 		}
 	}
 	return list

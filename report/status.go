@@ -15,7 +15,8 @@ const MaxSize = 4096
 // The phases of a run.
 const (
 	Setup  = "setup"   // run-task is at work, or was killed at it
-	Handed = "command" // the command has the process: its exit status is the task's
+	Handed = "command" // the command runs, or has the process: its exit status is the task's
+	Ended  = "ended"   // the command has ended, run-task stayed with it, and all else is done
 	Done   = "done"    // there was no command to run, and all else is done
 	Failed = "failed"  // run-task ended the task: code and reason say why
 )
@@ -25,13 +26,25 @@ type Status struct {
 	Version   int        `json:"version"` // of the schema: 1
 	Phase     string     `json:"phase"`
 	Reason    string     `json:"reason,omitempty"` // fail.Reason's word
-	Code      int        `json:"code"`             // exit code; 0 unless failed
+	Code      int        `json:"code"`             // exit code; 0 unless failed or ended
 	Step      string     `json:"step,omitempty"`   // the one that failed
 	Error     string     `json:"error,omitempty"`
 	Hint      string     `json:"hint,omitempty"`
-	Steps     []Step     `json:"steps,omitempty"` // in order, the failed one included
+	Command   *Command   `json:"command,omitempty"` // if run-task stayed until it ended
+	Steps     []Step     `json:"steps,omitempty"`   // in order, the failed one included
 	Checkouts []Checkout `json:"checkouts,omitempty"`
 	Truncated bool       `json:"truncated,omitempty"` // something was cut or left out to stay within MaxSize
+}
+
+// Command is how the command ended.
+type Command struct {
+	Code    int     `json:"code"`             // its own, 128+n if signal n killed it
+	Signal  string  `json:"signal,omitempty"` // what killed it, as "SIGKILL"
+	Reason  string  `json:"reason"`           // "exited", "signal", or the limit that ended it: "timeout", "command-timeout", "no-output-timeout"
+	Seconds float64 `json:"seconds"`
+	MaxRSS  int64   `json:"max_rss,omitempty"` // bytes, of the largest of its processes; 0 if that was smaller than run-task
+	User    float64 `json:"user_seconds"`      // CPU time of all of them
+	System  float64 `json:"system_seconds"`
 }
 
 // Step is one thing that run-task did.
@@ -73,6 +86,9 @@ func encode(s Status, mask func(string) string) []byte {
 	s.Version = 1
 	s.Step, s.Error, s.Hint = clean(s.Step), clean(s.Error), clean(s.Hint)
 	s.Steps, s.Checkouts = append([]Step(nil), s.Steps...), append([]Checkout(nil), s.Checkouts...)
+	if c := s.Command; c != nil {
+		s.Command = &Command{c.Code, c.Signal, c.Reason, round(c.Seconds), c.MaxRSS, round(c.User), round(c.System)}
+	}
 	for i, step := range s.Steps {
 		s.Steps[i] = Step{clean(step.Name), round(step.Seconds)}
 	}

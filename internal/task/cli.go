@@ -30,6 +30,9 @@ func Parse(args, env []string, out io.Writer) (*Task, error) {
 		}
 	}
 	err := p.app().Run(before)
+	if err != nil && p.task == nil {
+		p.task = fromWords(before, env)
+	}
 	if err == nil {
 		err = p.out.(*answer).err
 	}
@@ -112,6 +115,27 @@ func (p *parser) main(c *cli.Context) error {
 		return fail.Errorf(fail.Usage, "no command to run").WithHint("put it after the flags: run-task [flags] -- command [args...]")
 	}
 	return p.build(c, p.command, nil)
+}
+
+// fromWords is as much of a task that was not understood as is needed to print what is wrong: its secrets, that may stand anywhere.
+func fromWords(args, env []string) *Task {
+	v := &values{said: map[string][]string{"mask-env": strings.Split(lookup(env, "RUN_TASK_MASK_ENV"), "\n")}}
+	for i, word := range args {
+		name, value, ok := strings.Cut(strings.TrimLeft(word, "-"), "=")
+		if !ok && i+1 < len(args) {
+			value = args[i+1]
+		}
+		if (name == "mask-env" || name == "mask-file") && value != "" {
+			v.said[name] = append(v.said[name], value)
+		}
+	}
+	t := &Task{}
+	for name, said := range v.said {
+		for _, value := range said { // one by one: what is wrong with one says nothing about the others
+			t.masks(&values{said: map[string][]string{name: {value}}}, env)
+		}
+	}
+	return &Task{Masks: t.Masks}
 }
 
 func flagsOf(c *cli.Context) string {

@@ -15,7 +15,8 @@ const usageText = `run-task makes a container ready for one CI task, then become
   run-task cache name NAME...                       cache names that change with this binary: NAME-<20 hex digits>
 
 It checks cache directories and gives them to the task's user, drops privileges for good, checks
-out the pinned commit without git in the image, and execs the command. Try --plan first.
+out the pinned commit without git in the image, and execs the command, or stays as its init, with
+limits and readable output. Try --plan first.
 
 Settings come from the command line, then ` + File + ` (keys are the flags' names), then the
 variable in brackets, then the CI's own variables. Flags without a variable decide identity,
@@ -29,6 +30,7 @@ Examples:
   run-task --user worker --cache /builds/cache --checkout /builds/src -- make test
   run-task --checkout src,repo=https://host/repo.git,sha=<40 hex digits>,depth=0 -- ./ci
   run-task --resolve main --repo https://host/repo.git --git-store /cache/git --export-env task.env
+  run-task --timeout 1h --no-output-timeout 10m --timestamps --mask-env TOKEN -- ./ci
   run-task checkout --status-file /dev/termination-log /src
 `
 
@@ -69,6 +71,7 @@ func wrap(text, indent string, width int) string {
 // forCheckout are the settings of "run-task checkout", which has no command and takes its directories as arguments.
 func forCheckout() []setting {
 	return slices.DeleteFunc(slices.Clone(settings), func(s setting) bool {
-		return s.name == "checkout" || s.name == "cwd" || s.name == "pass-fds"
+		return s.name == "checkout" || s.name == "cwd" || s.name == "pass-fds" || s.group == groupInit && s.name != "timeout" && s.name != "grace" ||
+			s.group == groupOutput && (s.name == "timestamps" || s.name == "output-limit")
 	})
 }

@@ -12,6 +12,7 @@ import (
 // plan prints what would be done and where each value came from. It reads, and changes nothing.
 func (t *Task) plan(out io.Writer, v *values, where map[string]string) error {
 	l := logs.New(out, logs.Normal, false)
+	l.Mask(t.Masks...)
 	say := func(step, format string, args ...any) { l.For(step).Infof(format, args...) }
 	for _, w := range t.Warnings {
 		l.Warnf("%s", w)
@@ -102,8 +103,31 @@ func (t *Task) plan(out io.Writer, v *values, where map[string]string) error {
 			dir = "."
 		}
 		say("exec", "%q in %q (%s)", t.Command.Args, dir, v.where("cwd"))
+		t.planStay(say, v)
 	}
 	return nil
+}
+
+// planStay says how we stay with the command, or that we do not.
+func (t *Task) planStay(say func(step, format string, args ...any), v *values) {
+	for _, s := range settings {
+		if s.group != groupInit && s.group != groupOutput {
+			continue
+		}
+		switch {
+		case s.kind == toggle && v.on(s.name):
+			say("exec", "%s (%s)", s.name, v.where(s.name))
+		case s.kind != toggle:
+			for _, value := range v.list(s.name) {
+				say("exec", "%s %s (%s)", s.name, value, v.where(s.name))
+			}
+		}
+	}
+	if t.Init {
+		say("exec", "stay as its init")
+	} else {
+		say("exec", "become it: nothing of run-task is left")
+	}
 }
 
 // planStore says where commits are kept and looked for.

@@ -30,6 +30,8 @@ const (
 	groupCheckout = "Checkout"
 	groupStore    = "Git store: one commit for all tasks of a pipeline"
 	groupNetwork  = "Servers: credentials and limits"
+	groupInit     = "Init: stay with the command, as what signals, orphans and limits need"
+	groupOutput   = "What the command prints (these stay with it, too)"
 	groupRun      = "The command and what is said about it"
 )
 
@@ -81,6 +83,21 @@ var settings = []setting{
 	{name: "client-key", value: "FILE", group: groupNetwork, noEnv: true, usage: "its private key, in PEM"},
 	{name: "git-limit", kind: list, value: "NAME=VALUE", group: groupNetwork,
 		usage: "how long a part of a conversation may take: connect, tls, answer, prepare, stall, total, budget; low-speed in bytes per second, all-size in bytes, tries (repeatable)"},
+
+	{name: "init", kind: toggle, group: groupInit,
+		usage: "stay as the command's parent and send signals on to it, reap orphans, end what it leaves behind (default: exec it, unless something below needs us)"},
+	{name: "timeout", value: "DURATION", group: groupInit, usage: "how long the whole task may take; then the command gets TERM, and the exit code is 124"},
+	{name: "command-timeout", value: "DURATION", group: groupInit, usage: "how long the command may take"},
+	{name: "no-output-timeout", value: "DURATION", group: groupInit, usage: "how long the command may print nothing"},
+	{name: "quit-first", kind: toggle, group: groupInit, usage: "QUIT comes before a limit's TERM: Go, Java and others then say where they hang"},
+	{name: "grace", value: "DURATION", group: groupInit, usage: "how long after TERM comes KILL (default: 10s; for what the command leaves behind 2s at most)"},
+	{name: "save-budget", value: "DURATION", group: groupInit, usage: "how much of --timeout is kept for what comes after the command"},
+
+	{name: "timestamps", kind: toggle, group: groupOutput, usage: "each line of stdout and stderr as [task 2026-01-02T03:04:05.678Z] line, on stdout; our own lines have the time, too"},
+	{name: "sections", value: "gitlab|github|none", group: groupOutput, usage: "mark steps, and the command if we stay, as parts of the log that can be folded (default: none; does not make us stay)"},
+	{name: "output-limit", value: "SIZE", group: groupOutput, usage: "print only so much of stdout and stderr, on stdout, and at the end the last of it (a quarter of SIZE, 1 MiB at most)"},
+	{name: "mask-env", kind: list, value: "NAME", group: groupOutput, usage: "print [MASKED] in place of this variable's value, and of each of its lines; 4 bytes at least (repeatable)"},
+	{name: "mask-file", kind: list, value: "FILE", group: groupOutput, noEnv: true, usage: "the same for each line of FILE (repeatable)"},
 
 	{name: "cwd", value: "DIR", group: groupRun, usage: "where the command starts (default: the checkout if there is exactly one, else here)"},
 	{name: "status-file", value: "FILE", group: groupRun, usage: "write how far run-task got to FILE, as JSON"},

@@ -28,6 +28,10 @@ type Task struct {
 	Copies    []caches.CopySpec
 	Command   supervise.Command // without the variables that the checkouts add: see Environ
 	Alone     bool              // the checkout is all there is to do: no command
+	Init      bool              // stay with the command, as Stay says
+	Stay      supervise.Options
+	Masks     []string // values that are printed nowhere
+	Sections  logs.Sections
 
 	StatusFile  string
 	StatusEarly bool // it may be opened before the drop: whoever named it is trusted, and it lies in no cache
@@ -110,6 +114,9 @@ func (t *Task) build(v *values, env, command []string) (where map[string]string,
 	t.Warnings, t.Alone, t.ExportFile = v.warnings, len(command) == 0, v.text("export-env")
 	t.named(v, env)
 	if t.Level, err = level(v); err != nil {
+		return nil, err
+	}
+	if err := t.stay(v, env); err != nil {
 		return nil, err
 	}
 	t.Identity, err = perms.Resolve(perms.Spec{User: v.text("user"), Group: v.text("group"), RequireUser: v.on("require-user"),
