@@ -312,7 +312,7 @@ func TestSwapsWhileChowning(t *testing.T) {
 		}
 	}()
 	outcomes := map[int]int{}
-	for i := range 60 {
+	for i := range 20 {
 		user := fmt.Sprintf("%d:%d", 2000+i%2, 2000+i%2)
 		args := []string{"--user", user, "--cache", "cache", "--untrusted-caches", "--", "probe", "exit", "0"}
 		if i%3 == 0 {

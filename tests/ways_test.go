@@ -3,7 +3,6 @@
 package tests
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -12,9 +11,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -462,14 +461,17 @@ func (s *site) tooDeep(args ...string) {
 // measured is checkOut with the peak of its memory in bytes.
 func measured(t *testing.T, dir string, args ...string) (code int, stderr string, peak int64) {
 	t.Helper()
-	cmd := (&command{args: slices.Concat([]string{"run-task"}, asUser(), args, []string{"--", "probe", "exit", "0"}), dir: dir}).cmd()
-	var errs bytes.Buffer
-	cmd.Stderr = &errs
-	if err := cmd.Start(); err != nil {
+	file := filepath.Join(t.TempDir(), "peak")
+	c := &command{args: slices.Concat([]string{"probe", "peak", file, "run-task"}, asUser(), args, []string{"--", "probe", "exit", "0"}), dir: dir}
+	code, _, stderr = c.run(t)
+	said, err := os.ReadFile(file)
+	if err == nil {
+		peak, err = strconv.ParseInt(string(said), 10, 64)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
-	code = wait(t, cmd)
-	return code, errs.String(), cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
+	return code, stderr, peak
 }
 
 // What has the name that our .git grows under is not ours without our mark, and stays.

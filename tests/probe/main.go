@@ -30,7 +30,13 @@ func main() {
 	}
 }
 
+// more are the modes of the other files here.
+var more = map[string]func(args []string) error{}
+
 func modes(mode string, args []string) error {
+	if f := more[mode]; f != nil {
+		return f(args)
+	}
 	switch mode {
 	case "get": // get KEY...: these lines of the report
 		var b strings.Builder
