@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,24 +18,39 @@ import (
 	"time"
 )
 
+type benchmark struct {
+	run  func(binary, dir string, runs int) error
+	runs int
+}
+
+// What files that are for Linux alone add: benchmarks, and what this program is started as by itself.
+var (
+	onLinux = map[string]benchmark{}
+	helpers = map[string]func(args []string) error{}
+)
+
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) > 2 && os.Args[1] == measureWord {
 		measure(os.Args[2:])
 		return
 	}
-	runs := flag.Int("n", 0, "runs of each side (default: 101 for start, 21 for nothing, 5 for blob, 7 for the others)")
-	flag.Parse()
-	type benchmark struct {
-		run  func(binary, dir string, runs int) error
-		runs int
+	if len(os.Args) > 1 && helpers[os.Args[1]] != nil {
+		if err := helpers[os.Args[1]](os.Args[2:]); err != nil {
+			log.Fatalf("bench %s: %v", os.Args[1], err)
+		}
+		return
 	}
+	runs := flag.Int("n", 0, "runs of each side (default: 101 for start and init, 21 for nothing, 5 for blob and relay, 3 for latency, 7 for the others)")
+	flag.Parse()
 	all := map[string]benchmark{"start": {start, 101}, "checkout": {checkouts, 7}, "onecore": {oneCore, 7}, "history": {histories, 7}, "next": {next, 7},
 		"nothing": {nothing, 21}, "refs": {manyRefs, 7}, "small": {small, 7}, "blob": {blob, 5}, "store": {stores, 7}}
 	names := flag.Args()
 	if len(names) == 0 {
 		names = []string{"start", "checkout", "onecore", "history", "next", "nothing", "refs", "small", "blob", "store"}
+		names = append(names, slices.Sorted(maps.Keys(onLinux))...)
 	}
+	maps.Copy(all, onLinux)
 	dir, err := os.MkdirTemp("", "run-task-bench")
 	if err != nil {
 		log.Fatal(err)
