@@ -124,7 +124,7 @@ func (r *run) start(path string, args, env []string) error {
 	if r.out != nil {
 		files = r.out.files()
 	}
-	r.began, r.peak = time.Now(), int64(usage(unix.RUSAGE_SELF).Maxrss)
+	r.began, r.peak = time.Now(), ownPeak()
 	var err error
 	r.pid, err = syscall.ForkExec(path, args, &syscall.ProcAttr{Env: env, Files: files, Sys: attr})
 	r.tty.shield()

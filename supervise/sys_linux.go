@@ -3,6 +3,8 @@ package supervise
 import (
 	"os"
 	"runtime"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 	"unsafe"
@@ -78,4 +80,17 @@ func queued(fd int) (int, error) { return unix.IoctlGetInt(fd, unix.TIOCINQ) }
 func noexec(path string) bool {
 	var st unix.Statfs_t
 	return unix.Statfs(path, &st) == nil && st.Flags&unix.ST_NOEXEC != 0
+}
+
+// ownPeak is the most memory that this program had, in the unit of getrusage(2); that one's own answer counts who started it, too.
+func ownPeak() int64 {
+	status, _ := os.ReadFile("/proc/self/status")
+	for line := range strings.Lines(string(status)) {
+		if field := strings.Fields(line); len(field) == 3 && field[0] == "VmHWM:" {
+			if kb, err := strconv.ParseInt(field[1], 10, 64); err == nil {
+				return kb
+			}
+		}
+	}
+	return int64(usage(unix.RUSAGE_SELF).Maxrss)
 }

@@ -35,3 +35,5 @@ func queued(fd int) (int, error) {
 }
 
 func noexec(string) bool { return false }
+
+func ownPeak() int64 { return int64(usage(unix.RUSAGE_SELF).Maxrss) }

@@ -71,11 +71,7 @@ func TestStatusOfCommand(t *testing.T) {
 			t.Parallel()
 			kinds(t, func(t *testing.T, pid1 bool) {
 				dir := tempDir(t)
-				small := []string{probe, "peak", dir + "/peak"} // starts it: we are large, and so would be what we start
-				if pid1 {
-					small = []string{probe, "fork", "proc", "--"}
-				}
-				if code, _, stderr := (&command{dir: dir, args: append(small, loud("--", "/bin/sh", "-c", c.script)...)}).run(t); code != c.code || strings.Contains(stderr, "error: ") {
+				if code, _, stderr := (&command{pid1: pid1, dir: dir, args: loud("--", "/bin/sh", "-c", c.script)}).run(t); code != c.code || strings.Contains(stderr, "error: ") {
 					t.Errorf("exit %d\n%s", code, stderr)
 				}
 				s := readEnding(t, dir+"/status.json")
