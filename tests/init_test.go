@@ -375,7 +375,8 @@ func TestInitSignalAtRandomInstants(t *testing.T) {
 		p.signal(int(unix.SIGTERM))
 		code := p.end()
 		outcomes[code]++
-		if code != 143 && (code != 0 || !strings.HasSuffix(p.seen.String(), "\ngot TERM\n")) {
+		// What may follow is about a sleep that was not one yet: between fork and exec a shell's child loses signals that the shell has a trap for.
+		if code != 143 && (code != 0 || !strings.Contains(p.seen.String(), "\ngot TERM\n")) {
 			t.Errorf("run %d: exit %d\n%s%s", i, code, &p.seen, &p.errs)
 		}
 	}
