@@ -27,6 +27,7 @@ import (
 
 	"run-task/internal/fail"
 	"run-task/internal/logs"
+	"run-task/internal/roots"
 	"run-task/tests/gitserver"
 )
 
@@ -402,7 +403,7 @@ func TestHTTPS(t *testing.T) {
 // An image without certificate files: a child process, because roots are loaded once.
 func TestEmbeddedRoots(t *testing.T) {
 	if os.Getenv("WIRE_TEST_ROOTS") != "" {
-		embeddedRoots()
+		roots.Embed()
 		n := 0
 		for root := range bundle.Roots() {
 			cert, err := x509.ParseCertificate(root.Certificate)

@@ -15,6 +15,7 @@ import (
 	"run-task/internal/fail"
 	"run-task/internal/logs"
 	"run-task/internal/retry"
+	"run-task/internal/roots"
 )
 
 // tlsConfig is o.TLS with the certificates of o.Credentials.
@@ -24,7 +25,7 @@ func tlsConfig(o Options) (*tls.Config, error) {
 		config = o.TLS.Clone()
 	}
 	if config.RootCAs == nil {
-		embeddedRoots()
+		roots.Embed()
 	}
 	if file := o.Credentials.CA; file != "" {
 		if err := addRoots(config, file); err != nil {

@@ -1,4 +1,5 @@
-package wire
+// Package roots has the certificate authorities that HTTPS servers are believed by, also in an image without any.
+package roots
 
 import (
 	"crypto/x509"
@@ -7,9 +8,9 @@ import (
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
-// embeddedRoots makes this process use the embedded certificate authorities if the image has none. They are parsed here,
+// Embed makes this process use the embedded certificate authorities if the image has none. They are parsed here,
 // when the first HTTPS request is made, and not at start: that would cost every task 1.5 ms.
-var embeddedRoots = sync.OnceFunc(func() {
+var Embed = sync.OnceFunc(func() {
 	if system, err := x509.SystemCertPool(); err == nil && !system.Equal(x509.NewCertPool()) {
 		return
 	}
