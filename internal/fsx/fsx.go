@@ -302,6 +302,11 @@ func (d *Dir) at(op, name string, call func(fd int, base string) error) error {
 	return d.err(op, name, call(fd, base))
 }
 
+// SetTime sets when what stands at name, a link itself included, was last modified; "." is the directory itself.
+func (d *Dir) SetTime(name string, sec, nsec int64) error {
+	return d.at("set the time of", name, func(fd int, base string) error { return setTime(fd, base, sec, nsec) })
+}
+
 // Readlink reads a link's target.
 func (d *Dir) Readlink(name string) (string, error) {
 	fd, base, done, err := d.parent(name)
@@ -507,6 +512,7 @@ type Stat struct {
 	Mode                 uint32 // type and permissions, as S_IF* and octal bits
 	UID, GID             uint32
 	Size                 int64
+	Blocks               int64 // of 512 bytes that it takes
 	MtimeSec, CtimeSec   int64
 	MtimeNsec, CtimeNsec int64
 }
@@ -518,6 +524,12 @@ func (s Stat) IsSymlink() bool { return s.Mode&unix.S_IFMT == unix.S_IFLNK }
 
 // Perm is the permission bits, setuid, setgid and sticky included.
 func (s Stat) Perm() uint32 { return s.Mode & 0o7777 }
+
+// SameTime tells whether both were last modified at the same time.
+func (s Stat) SameTime(o Stat) bool { return s.MtimeSec == o.MtimeSec && s.MtimeNsec == o.MtimeNsec }
+
+// Holes tells whether a regular file may have holes that are worth looking for.
+func (s Stat) Holes() bool { return s.IsRegular() && s.Size >= 32<<10 && s.Blocks*512 < s.Size }
 
 // Kind names the type for messages.
 func (s Stat) Kind() string {

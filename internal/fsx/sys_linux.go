@@ -10,7 +10,7 @@ import (
 
 func fromStat(st *unix.Stat_t) Stat {
 	return Stat{
-		Dev: uint64(st.Dev), Ino: st.Ino, Nlink: uint64(st.Nlink), Mode: st.Mode, UID: st.Uid, GID: st.Gid, Size: st.Size,
+		Dev: uint64(st.Dev), Ino: st.Ino, Nlink: uint64(st.Nlink), Mode: st.Mode, UID: st.Uid, GID: st.Gid, Size: st.Size, Blocks: int64(st.Blocks),
 		MtimeSec: int64(st.Mtim.Sec), MtimeNsec: int64(st.Mtim.Nsec), CtimeSec: int64(st.Ctim.Sec), CtimeNsec: int64(st.Ctim.Nsec),
 	}
 }
@@ -59,3 +59,38 @@ func mountRoot(fd int, name string) (mount, ok bool) {
 
 // Clone makes an empty file share the blocks of another one, if the file system can (ioctl_ficlone(2)).
 func Clone(to, from *os.File) error { return unix.IoctlFileClone(int(to.Fd()), int(from.Fd())) }
+
+func setTime(fd int, name string, sec, nsec int64) error {
+	return unix.UtimesNanoAt(fd, name, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: sec, Nsec: nsec}}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func unnamed(d *Dir) (*os.File, error) {
+	fd, err := retry(func() (int, error) { return unix.Openat(d.fd, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600) })
+	if err != nil {
+		return nil, d.err("make a file in", "", err)
+	}
+	return os.NewFile(uintptr(fd), path.Join(d.name, "(unnamed)")), nil
+}
+
+// LinkOpen gives an open file without a name one below d (open(2), O_TMPFILE). Not where there is no /proc, nor for a file that had a name once.
+func LinkOpen(f *os.File, d *Dir, name string) error {
+	return d.at("link", name, func(fd int, base string) error {
+		return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), fd, base, unix.AT_SYMLINK_FOLLOW)
+	})
+}
+
+func exchangeNames(from int, old string, to int, new string) error {
+	return unix.Renameat2(from, old, to, new, unix.RENAME_EXCHANGE)
+}
+
+// SyncFS makes all that the directory's file system holds survive a power cut.
+func (d *Dir) SyncFS() error { return d.err("sync", "", unix.Syncfs(d.fd)) }
+
+// Free is how many bytes we may still write to the directory's file system; -1 if that is not told.
+func (d *Dir) Free() int64 {
+	var st unix.Statfs_t
+	if unix.Fstatfs(d.fd, &st) != nil || st.Blocks == 0 {
+		return -1
+	}
+	return int64(st.Bavail) * st.Bsize
+}
