@@ -1,0 +1,182 @@
+package store
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"run-task/internal/fail"
+	"run-task/internal/fsx"
+	"run-task/internal/retry"
+	"run-task/internal/roots"
+)
+
+// transport is how servers are reached. One stream at a time has nothing to gain from HTTP/2.
+func (o *Options) transport() (*http.Transport, error) {
+	roots.Embed()
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if o.CA != "" {
+		pem, err := os.ReadFile(o.CA)
+		if err != nil {
+			return nil, fail.Errorf(fail.Usage, "the certificate authorities: %w", err).WithHint("give a file of certificates in PEM")
+		}
+		if config.RootCAs, err = x509.SystemCertPool(); err != nil {
+			config.RootCAs = x509.NewCertPool()
+		}
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fail.Errorf(fail.Usage, "there is no certificate in %q", o.CA).WithHint("give a file of certificates in PEM")
+		}
+	}
+	return &http.Transport{
+		Proxy:                 o.Proxy,
+		DialContext:           (&net.Dialer{Timeout: o.Stall}).DialContext,
+		TLSHandshakeTimeout:   o.Stall,
+		TLSClientConfig:       config,
+		ResponseHeaderTimeout: 4 * o.Stall, // an object is made of its parts meanwhile
+		ExpectContinueTimeout: time.Second,
+		IdleConnTimeout:       o.Stall,
+		MaxIdleConnsPerHost:   4,
+		DisableCompression:    true, // what comes is what was put
+		TLSNextProto:          map[string]func(string, *tls.Conn) http.RoundTripper{},
+	}, nil
+}
+
+// try repeats what fails in passing. Each try is given up when nothing moves for too long.
+func (o *Options) try(ctx context.Context, do func(ctx context.Context, w *watch) error) error {
+	return retry.Do(ctx, o.Log, o.Policy, func(ctx context.Context) error {
+		inner, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		w := &watch{stall: o.Stall}
+		w.timer = time.AfterFunc(4*o.Stall, func() { cancel(errStalled) })
+		defer w.timer.Stop()
+		err := do(inner, w)
+		if err != nil && ctx.Err() == nil && context.Cause(inner) == errStalled {
+			err = retry.Again(fail.Errorf(fail.Unavailable, "nothing moved for %s", o.Stall).WithHint("check that the store's server is up and can be reached from this container"), 0)
+		}
+		return err
+	})
+}
+
+var errStalled = errors.New("the transfer stalls")
+
+// watch sees what moves.
+type watch struct {
+	stall time.Duration
+	timer *time.Timer
+}
+
+func (w *watch) moved() { w.timer.Reset(w.stall) }
+
+// reader tells the watch, and whoever wants to know, of what is read.
+type reader struct {
+	io.Reader
+	w    *watch
+	told func(n int)
+}
+
+func (r *reader) Read(b []byte) (int, error) {
+	n, err := r.Reader.Read(b)
+	if n > 0 {
+		r.w.moved()
+		r.told(n)
+	}
+	return n, err
+}
+
+// piece is an answer with bytes of an object.
+type piece struct {
+	io.ReadCloser
+	Info
+	from int64 // of the object's bytes: where these begin
+	sum  func(*os.File) error
+}
+
+// download puts an object into a file without a name. ask asks for what follows the bytes that we have, which are of the object with that tag; it may give all again.
+func (o *Options) download(ctx context.Context, progress func(done, total int64), ask func(ctx context.Context, have int64, tag string) (*piece, error)) (*os.File, Info, error) {
+	temp := o.Temp
+	if temp == "" {
+		temp = os.TempDir()
+	}
+	f, err := fsx.Temp(temp)
+	if err != nil {
+		return nil, Info{}, err
+	}
+	var have int64
+	var info Info
+	err = o.try(ctx, func(ctx context.Context, w *watch) error {
+		p, err := ask(ctx, have, info.Tag)
+		if err != nil {
+			return err
+		}
+		defer p.Close()
+		if p.from != 0 && (p.from != have || p.Tag != info.Tag) {
+			have, info.Tag = 0, "" // it was replaced meanwhile, or this is no answer to what we asked
+			return retry.Again(fail.Errorf(fail.Unavailable, "the object changed while it came"), 0)
+		}
+		if have, info = p.from, p.Info; info.Size >= 0 {
+			info.Size += p.from
+		}
+		if err := f.Truncate(have); err != nil {
+			return err
+		}
+		if _, err := f.Seek(have, io.SeekStart); err != nil {
+			return err
+		}
+		_, err = copyTo(f, &reader{p, w, func(n int) {
+			if have += int64(n); progress != nil {
+				progress(have, info.Size)
+			}
+		}})
+		switch {
+		case errors.As(err, new(*localError)):
+			return err
+		case err != nil:
+			return retry.Net(err)
+		case info.Size >= 0 && have != info.Size:
+			return retry.Again(fail.Errorf(fail.Unavailable, "%d of %d bytes came", have, info.Size), 0)
+		}
+		info.Size = have
+		if p.sum != nil {
+			if err := p.sum(f); err != nil {
+				have, info.Tag = 0, ""
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		f.Close()
+		return nil, info, err
+	}
+	return f, info, nil
+}
+
+// localError is one of our own disk.
+type localError struct{ error }
+
+func (e *localError) Unwrap() error { return e.error }
+
+type localWriter struct{ io.Writer }
+
+func (l localWriter) Write(b []byte) (int, error) {
+	n, err := l.Writer.Write(b)
+	if err != nil {
+		err = &localError{err}
+	}
+	return n, err
+}
+
+var copies = sync.Pool{New: func() any { b := make([]byte, 128<<10); return &b }}
+
+func copyTo(w io.Writer, r io.Reader) (int64, error) {
+	b := copies.Get().(*[]byte)
+	defer copies.Put(b)
+	return io.CopyBuffer(localWriter{w}, r, *b)
+}
