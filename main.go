@@ -5,10 +5,9 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
-	"time"
 
+	"run-task/caches"
 	"run-task/checkout"
 	"run-task/internal/fail"
 	"run-task/internal/logs"
@@ -56,6 +55,8 @@ type job struct {
 	report  report.Report
 	dropped bool
 	done    []checkout.Result
+	caches  []*caches.Archive
+	fetched bool // a package: there is nothing to run
 	ended   supervise.Status
 }
 
@@ -74,7 +75,7 @@ func (j *job) steps() []step {
 		{"status", j.openEarly}, {"cache", j.check}, {"perms", j.own}, {"perms", j.become},
 
 		// The task's user, for good. Repositories are other people's bytes: they are never opened as root.
-		{"status", j.openLate}, {"vcs", j.checkOut}, {"export", j.export}, {"copy", j.copy}, {"exec", j.exec},
+		{"status", j.openLate}, {"vcs", j.checkOut}, {"export", j.export}, {"cache", j.restore}, {"copy", j.copy}, {"exec", j.exec},
 	}
 }
 
@@ -83,17 +84,13 @@ func (j *job) do(ctx context.Context) error {
 		j.log.Warnf("%s", w)
 	}
 	for _, s := range j.steps() {
-		began := time.Now()
 		err := context.Cause(ctx)
 		if err == nil {
-			err = s.run(ctx, j.log.For(s.name))
+			err = j.one(s.name, func() error { return s.run(ctx, j.log.For(s.name)) })
 		}
-		j.report.Step(s.name, time.Since(began))
 		if err != nil {
-			err = fmt.Errorf("%s: %w", s.name, err)
-			j.fail(ctx, s.name, err)
-			return err
+			return j.end(ctx, s.name, err)
 		}
 	}
-	return j.finish()
+	return j.end(ctx, "", nil)
 }

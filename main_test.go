@@ -15,7 +15,7 @@ func TestTheOrderOfTheSteps(t *testing.T) {
 		}
 		return names
 	}
-	want := []string{"status", "cache", "perms", "perms", "status", "vcs", "export", "copy", "exec"}
+	want := []string{"status", "cache", "perms", "perms", "status", "vcs", "export", "cache", "copy", "exec"}
 	if got := names(job{Task: &task.Task{}}); !slices.Equal(got, want) {
 		t.Errorf("the steps are %q, want %q", got, want)
 	}
@@ -24,5 +24,8 @@ func TestTheOrderOfTheSteps(t *testing.T) {
 	}
 	if got := names(job{Task: &task.Task{Store: &task.StoreJob{}}}); !slices.Equal(got, []string{"perms", "perms", "store"}) {
 		t.Errorf("work on a store does %q", got)
+	}
+	if got := names(job{Task: &task.Task{CacheJob: &task.CacheJob{}}}); !slices.Equal(got, []string{"perms", "perms", "cache"}) {
+		t.Errorf("work on archives does %q", got)
 	}
 }

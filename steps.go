@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"run-task/caches"
 	"run-task/checkout"
@@ -26,8 +27,38 @@ func (j *job) aside() []step {
 		return []step{{"install", j.install}}
 	case j.Store != nil:
 		return []step{{"perms", j.own}, {"perms", j.become}, {"store", j.store}}
+	case j.CacheJob != nil:
+		return []step{{"perms", j.own}, {"perms", j.become}, {"cache", j.cache}}
 	}
 	return nil
+}
+
+// one runs one step, and notes how long it took.
+func (j *job) one(name string, run func() error) error {
+	began := time.Now()
+	err := run()
+	j.report.Step(name, time.Since(began))
+	return err
+}
+
+// end is what comes after the last step, or after the one that failed: what the command left in caches is saved, if it was started.
+func (j *job) end(ctx context.Context, name string, err error) error {
+	if err != nil {
+		err = fmt.Errorf("%s: %w", name, err)
+		j.fail(ctx, name, err)
+	}
+	if j.ended != (supervise.Status{}) && j.Archives.Saves() {
+		if unsaved := j.one("cache", j.save); unsaved != nil && err == nil && j.ended.Code == 0 {
+			name, err = "cache", fmt.Errorf("cache: %w", unsaved)
+		}
+		if err != nil {
+			j.tell(name, err) // with what became of the archives
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return j.finish()
 }
 
 // begin is what all that is said and done depends on.
@@ -120,7 +151,7 @@ func (j *job) export(context.Context, *logs.Log) error {
 }
 
 func (j *job) exec(_ context.Context, log *logs.Log) (err error) {
-	if j.Alone {
+	if j.Alone || j.fetched {
 		if j.Resolving() {
 			if _, err := fmt.Println(j.done[0].SHA); err != nil {
 				return fmt.Errorf("standard output: %w", err)
@@ -142,6 +173,57 @@ func (j *job) exec(_ context.Context, log *logs.Log) (err error) {
 	log.EndSection()
 	j.report.Ended(j.ended)
 	return err
+}
+
+// restore fills the archives' directories. From here on the command's directory is known.
+func (j *job) restore(ctx context.Context, log *logs.Log) (err error) {
+	if len(j.Archives.Specs) == 0 {
+		return nil
+	}
+	if j.Package != nil {
+		return j.fetch(ctx, log)
+	}
+	a := j.archives(log)
+	j.caches, err = caches.Restore(ctx, log, a)
+	j.reportArchives()
+	return err
+}
+
+// archives are the task's, with what was only known after the checkout.
+func (j *job) archives(log *logs.Log) caches.Archives {
+	a := j.Archives
+	a.Dir, a.Store.Log = j.Dir(j.done), log
+	if len(j.done) == 1 {
+		a.Tree = func(path string) (string, error) { return checkout.TreeHash(j.done[0].Dir, path) }
+	}
+	return a
+}
+
+// save puts the archives' directories into their stores. The command's exit status is the task's, whatever becomes of that.
+func (j *job) save() error {
+	log := j.log.For("cache")
+	ctx, done := j.signals.After()
+	defer done()
+	d, ok := j.Stay.Limits.Rest(j.Archives.Budget)
+	if !ok {
+		log.Warnf("nothing is saved: --timeout left no time for that")
+		log.Infof("hint: keep some of it with --save-budget")
+		return nil
+	}
+	ctx, cancel := caches.SaveContext(ctx, d)
+	defer cancel()
+	err := caches.Save(ctx, log, j.archives(log), j.caches, caches.Ending{Failed: j.ended.Code != 0, TimedOut: j.ended.Limit != "", Cancelled: j.ended.Cancelled})
+	j.reportArchives()
+	return err
+}
+
+func (j *job) reportArchives() { j.report.Archives(archiveReports(j.caches)) }
+
+func archiveReports(archives []*caches.Archive) (all []report.Archive) {
+	for _, x := range archives {
+		all = append(all, report.Archive{Path: x.Path, Key: x.Key, From: x.From, Restored: x.Restored, Saved: x.Saved, Files: x.Files, Bytes: x.Bytes, Packed: x.Packed, Seconds: x.Seconds})
+	}
+	return all
 }
 
 // finish says in the status file how the command ended. That it cannot is no reason to change how the task ended.

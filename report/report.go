@@ -50,6 +50,9 @@ func (r *Report) Step(name string, took time.Duration) {
 // Checkout adds a worktree.
 func (r *Report) Checkout(c Checkout) { r.status.Checkouts = append(r.status.Checkouts, c) }
 
+// Archives says what became of the cache archives so far, in place of what it said before.
+func (r *Report) Archives(all []Archive) { r.status.Archives = all }
+
 // Command writes that the command gets the process now, or is started. If that fails after all, Failed comes after it.
 func (r *Report) Command() error { return r.write(Handed) }
 

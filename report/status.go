@@ -33,6 +33,7 @@ type Status struct {
 	Command   *Command   `json:"command,omitempty"` // if run-task stayed until it ended
 	Steps     []Step     `json:"steps,omitempty"`   // in order, the failed one included
 	Checkouts []Checkout `json:"checkouts,omitempty"`
+	Archives  []Archive  `json:"archives,omitempty"`
 	Truncated bool       `json:"truncated,omitempty"` // something was cut or left out to stay within MaxSize
 }
 
@@ -68,6 +69,19 @@ type Checkout struct {
 	Phases  Phases  `json:"phases"`
 }
 
+// Archive is a cache archive: what was restored, and what was saved.
+type Archive struct {
+	Path     string  `json:"path"`
+	Key      string  `json:"key,omitempty"`
+	From     string  `json:"from,omitempty"`  // the key that it was restored from
+	Restored string  `json:"restored"`        // "hit", "fallback", "miss", "skipped" or "failed"
+	Saved    string  `json:"saved,omitempty"` // "saved", "unchanged", "skipped" or "failed"
+	Files    int64   `json:"files"`
+	Bytes    int64   `json:"bytes"`   // of the files' contents
+	Packed   int64   `json:"packed"`  // of the archive
+	Seconds  float64 `json:"seconds"` // of what was done last
+}
+
 // Phases are the parts of a checkout, in seconds.
 type Phases struct {
 	Wait       float64 `json:"wait"`       // for locks, between tries, and for a commit to appear
@@ -96,6 +110,10 @@ func encode(s Status, mask func(string) string) []byte {
 		s.Checkouts[i] = Checkout{clean(c.Name), clean(c.Dir), clean(c.SHA), clean(c.Commit), clean(c.Tree), clean(c.Source), round(c.Seconds),
 			c.Objects, c.Bytes, c.Retries, c.Phases.round()}
 	}
+	s.Archives = append([]Archive(nil), s.Archives...)
+	for i, a := range s.Archives {
+		s.Archives[i] = Archive{clean(a.Path), clean(a.Key), clean(a.From), a.Restored, a.Saved, a.Files, a.Bytes, a.Packed, round(a.Seconds)}
+	}
 	for {
 		b := marshal(s)
 		if len(b) <= MaxSize || !s.shrink() {
@@ -121,6 +139,8 @@ func (s *Status) shrink() bool {
 		s.Error = cut(s.Error, long)
 	case len(s.Hint) > short:
 		s.Hint = cut(s.Hint, short)
+	case len(s.Archives) > 0:
+		s.Archives = s.Archives[:len(s.Archives)*3/4]
 	case len(s.Checkouts) > 0:
 		s.Checkouts = s.Checkouts[:len(s.Checkouts)*3/4]
 	case len(s.Steps) > 0:

@@ -36,6 +36,22 @@ func (l Limits) grace() time.Duration {
 	return l.Grace
 }
 
+// Rest is how long what comes after the command may take: Reserved, or all that is left of Task where that is not given; otherwise if there is no limit. It is false if nothing is left.
+func (l Limits) Rest(otherwise time.Duration) (time.Duration, bool) {
+	d := otherwise
+	if l.Reserved > 0 {
+		d = l.Reserved
+	}
+	if l.Task > 0 {
+		left := time.Until(l.Began.Add(l.Task))
+		if d == 0 || left < d {
+			d = left
+		}
+		return d, left > 0
+	}
+	return d, true
+}
+
 // limit is one of them that has passed.
 type limit struct {
 	name  string // of the flag and in the status file

@@ -5,9 +5,11 @@ package supervise
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -24,10 +26,11 @@ type Options struct {
 
 // Status is how the command ended.
 type Status struct {
-	Code    int            // its exit code, or 128+n for signal n
-	Signal  syscall.Signal // what killed the command, 0 if it exited
-	Limit   string         // what ended it: "timeout", "command-timeout", "no-output-timeout", or ""
-	Seconds float64        // from its start to its end
+	Code      int            // its exit code, or 128+n for signal n
+	Signal    syscall.Signal // what killed the command, 0 if it exited
+	Limit     string         // what ended it: "timeout", "command-timeout", "no-output-timeout", or ""
+	Cancelled bool           // a signal that came to us, or ^C, asked it to end
+	Seconds   float64        // from its start to its end
 	// Of all processes that have ended: CPU time in seconds, and the largest one's peak of memory in bytes. The kernel counts our own peak as the command's, so the latter
 	// is 0 if it is not larger.
 	User, System float64
@@ -78,11 +81,30 @@ func Run(log *logs.Log, c Command, o Options, s *Signals) (Status, error) {
 // the Go runtime would collect every two minutes, on all threads, also where there is none.
 func settle() {
 	const garbage = 4 << 20
+	settling.Lock()
+	defer settling.Unlock()
+	if unsettled {
+		return
+	}
 	debug.FreeOSMemory()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	debug.SetMemoryLimit(int64(m.Sys-m.HeapReleased) + garbage)
 	debug.SetGCPercent(-1)
+}
+
+var (
+	settling  sync.Mutex
+	unsettled bool
+)
+
+// unsettle is for those who work again.
+func unsettle() {
+	settling.Lock()
+	defer settling.Unlock()
+	unsettled = true
+	debug.SetGCPercent(100)
+	debug.SetMemoryLimit(math.MaxInt64)
 }
 
 // run is a command that was started and how far it got.
@@ -195,6 +217,7 @@ func (r *run) ended(ws syscall.WaitStatus) {
 	if ws.Signaled() {
 		r.status.Signal = ws.Signal()
 		r.status.Code = 128 + int(ws.Signal())
+		r.status.Cancelled = r.status.Cancelled || ws.Signal() == unix.SIGINT
 		r.noticef("the command was killed by %s", SignalName(ws.Signal()))
 	}
 	r.tty.takeBack()
@@ -281,6 +304,9 @@ func (r *run) resume() {
 
 // signal sends a signal on to the command's group. When the command has ended, or is being ended, TERM and INT mean that nobody wants to wait.
 func (r *run) signal(sig syscall.Signal) {
+	if sig == unix.SIGTERM || sig == unix.SIGINT || sig == unix.SIGHUP || sig == unix.SIGQUIT {
+		r.status.Cancelled = true
+	}
 	switch {
 	case sig == unix.SIGPIPE && brokenOutput(): // our own doing
 	case r.over || r.limit != nil:
@@ -336,6 +362,7 @@ func (r *run) drain() {
 				break waiting
 			case sig := <-r.in.signals:
 				if sig == unix.SIGTERM || sig == unix.SIGINT {
+					r.status.Cancelled = true
 					return
 				}
 			case <-r.timer.C:

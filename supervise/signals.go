@@ -30,6 +30,10 @@ type Signals struct {
 	cancel context.CancelCauseFunc
 
 	staying atomic.Bool // the command's end is another's business
+
+	mu    sync.Mutex
+	hurry *time.Timer             // until what comes after a command that a limit ended has to be done
+	after context.CancelCauseFunc // of what is done after the command
 }
 
 // Notify catches what ends a task and must be the first thing that main does: before it, TERM makes the Go runtime exit
@@ -114,20 +118,51 @@ func (s *Signals) keep() (*incoming, error) {
 	return in, cmp.Or(context.Cause(s.ctx), err)
 }
 
-// leave is for the end of a stay: what is still to be done ends when somebody asks again or, with a cause, when the grace is over.
+// leave is for the end of a stay: what is still to be done ends when somebody asks again or, with a cause, when the grace is over. See After for what takes longer.
 func (s *Signals) leave(in *incoming, cause error, grace time.Duration) {
 	if cause != nil {
 		s.cancel(cause)
-		time.AfterFunc(grace, s.enough)
+		s.hurry = time.AfterFunc(grace, s.enough)
 	}
 	go func() {
 		for sig := range in.signals {
 			if sig == unix.SIGTERM || sig == unix.SIGINT {
-				s.cancel(arrived(sig.(syscall.Signal)))
-				s.enough()
+				s.end(arrived(sig.(syscall.Signal)))
 			}
 		}
 	}()
+}
+
+// end is for a signal that comes after the command.
+func (s *Signals) end(cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.after != nil {
+		s.after(cause)
+		s.after = nil
+		return
+	}
+	s.cancel(cause)
+	s.enough()
+}
+
+// After is a context for what is done after the command, and was given its time: TERM and INT end it, and a second one all. Memory that the stay did without may be used again. The
+// function must be called when it is done.
+func (s *Signals) After() (context.Context, func()) {
+	unsettle()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.after = cancel
+	if s.hurry != nil {
+		s.hurry.Stop()
+	}
+	return ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.after = nil
+		cancel(nil)
+	}
 }
 
 // release gives the signals back, just before the command starts, and returns the cause if one had arrived.

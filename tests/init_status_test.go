@@ -330,12 +330,14 @@ func TestStatusDocumentation(t *testing.T) {
 
 	r := newRepo(t)
 	produced, phases := map[string]bool{}, map[string]bool{}
-	from := "repo=" + r.Path + ",sha=" + r.SHA["tip"]
+	from, shelf := "repo="+r.Path+",sha="+r.SHA["tip"], tempDir(t)
 	for _, args := range [][]string{
 		{"--init", "--checkout", "a,name=A," + from, "--", "/bin/sh", "-c", fmt.Sprint("probe occupy ", 100<<20, "; kill $$")},
 		{"--checkout", "a," + from, "--", "probe", "exit", "0"},
 		{"--command-timeout", "100ms", "--", "sleep", "1000"},
 		{"--init", "--", strings.Repeat("x", 5000)},
+		{"--cache-archive", "path=p,key=k,policy=pull-push,store=dir:" + shelf, "--", "mkdir", "p"},
+		{"--cache-archive", "path=p,key=k2,fallback=k*,store=dir:" + shelf, "--", "probe", "exit", "0"},
 		{"--cache", "nowhere", "--", "probe"},
 		{"checkout", "a," + from},
 	} {

@@ -10,7 +10,6 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/net/http/httpproxy"
 
-	"run-task/caches"
 	"run-task/internal/fail"
 	"run-task/internal/self"
 )
@@ -66,7 +65,7 @@ func (p *parser) app() *cli.App {
 		Name:            "run-task",
 		Flags:           flags(settings),
 		Action:          p.main,
-		Commands:        []*cli.Command{p.checkout(), p.install(), p.cache(), p.store()},
+		Commands:        []*cli.Command{p.checkout(), p.install(), p.cache(), p.store(), p.packageJob()},
 		Writer:          p.out,
 		ErrWriter:       io.Discard,
 		HideVersion:     true, // ours says more, and -v is not taken for it
@@ -145,14 +144,14 @@ func flagsOf(c *cli.Context) string {
 	return ""
 }
 
-// build makes the Task; dirs, if any, are said in place of --checkout.
-func (p *parser) build(c *cli.Context, command, dirs []string) error {
+// build makes the Task; what is in place is said in place of flags.
+func (p *parser) build(c *cli.Context, command []string, place map[string][]string) error {
 	v, err := gather(c, p.env)
 	if err != nil {
 		return err
 	}
-	if dirs != nil {
-		v.said["checkout"], v.from["checkout"] = dirs, fromArgv
+	for name, said := range place {
+		v.said[name], v.from[name] = said, fromArgv
 	}
 	t := &Task{}
 	where, err := t.build(v, p.env, command)
@@ -193,7 +192,7 @@ func (p *parser) checkout() *cli.Command {
 					return fail.Errorf(fail.Usage, "%q comes after the directory", dir).WithHint("flags first: run-task checkout [flags] DIR..., and ./%s for a directory of that name", dir)
 				}
 			}
-			return p.build(c, nil, c.Args().Slice())
+			return p.build(c, nil, map[string][]string{"checkout": c.Args().Slice()})
 		},
 	}
 }
@@ -213,48 +212,6 @@ func (p *parser) install() *cli.Command {
 			return nil
 		},
 	}
-}
-
-func (p *parser) cache() *cli.Command {
-	return &cli.Command{
-		Name: "cache", OnUsageError: usageError, HideHelpCommand: true,
-		CustomHelpTemplate: cacheHelp,
-		// cli would exit 3 on a word that it does not know.
-		Action: func(c *cli.Context) error {
-			if c.NArg() == 0 {
-				return fail.Errorf(fail.Usage, "cache: no subcommand").WithHint("run-task cache name NAME...")
-			}
-			return fail.Errorf(fail.Usage, "cache: unknown subcommand %q", c.Args().First()).WithHint("run-task cache name NAME...")
-		},
-		Subcommands: []*cli.Command{{
-			Name: "name", OnUsageError: usageError, HideHelpCommand: true, Action: p.cacheName, CustomHelpTemplate: cacheHelp,
-		}},
-	}
-}
-
-const cacheHelp = "run-task cache name NAME...\n\nPrint cache names that change with this binary: NAME-<20 hex digits>, one a line.\n"
-
-func (p *parser) cacheName(c *cli.Context) error {
-	if err := p.alone(c); err != nil {
-		return err
-	}
-	if c.NArg() == 0 {
-		return fail.Errorf(fail.Usage, "no name given").WithHint("run-task cache name NAME...")
-	}
-	hash, err := self.Hash()
-	if err != nil {
-		return err
-	}
-	var names []string
-	for _, n := range c.Args().Slice() {
-		name, err := caches.Name(n, hash)
-		if err != nil {
-			return err
-		}
-		names = append(names, name)
-	}
-	_, err = fmt.Fprintln(p.out, strings.Join(names, "\n"))
-	return err
 }
 
 // alone refuses what a subcommand would silently ignore: a command, and flags that stand before the subcommand's name.

@@ -12,11 +12,13 @@ const usageText = `run-task makes a container ready for one CI task, then become
   run-task checkout [flags] DIR[,KEY=VALUE...]...   the checkout alone, with no command after it
   run-task store list|pin|unpin|gc|verify|path      work on a git store
   run-task install DIR                              put this binary into DIR, for other containers that mount it
+  run-task cache restore|save|key|list|verify|gc    work on cache archives
   run-task cache name NAME...                       cache names that change with this binary: NAME-<20 hex digits>
+  run-task package [flags] -- command [args...]     fetch a directory from a store, or build it and put it there
 
 It checks cache directories and gives them to the task's user, drops privileges for good, checks
-out the pinned commit without git in the image, and execs the command, or stays as its init, with
-limits and readable output. Try --plan first.
+out the pinned commit without git in the image, restores cache archives, and execs the command, or
+stays as its init, with limits and readable output, and saves archives. Try --plan first.
 
 Settings come from the command line, then ` + File + ` (keys are the flags' names), then the
 variable in brackets, then the CI's own variables. Flags without a variable decide identity,
@@ -31,6 +33,7 @@ Examples:
   run-task --checkout src,repo=https://host/repo.git,sha=<40 hex digits>,depth=0 -- ./ci
   run-task --resolve main --repo https://host/repo.git --git-store /cache/git --export-env task.env
   run-task --timeout 1h --no-output-timeout 10m --timestamps --mask-env TOKEN -- ./ci
+  run-task --cache-store dir:/caches --cache-archive 'path=vendor,key=ruby-{{files "Gemfile.lock"}},fallback=ruby-' -- ./ci
   run-task checkout --status-file /dev/termination-log /src
 `
 
@@ -52,7 +55,7 @@ func help(usage string, settings []setting, after string) string {
 		b.WriteString(wrap(usage, "        ", 98))
 	}
 	b.WriteString(after)
-	return b.String()
+	return strings.ReplaceAll(b.String(), "{{", `{{"{{"}}`) // cli takes it for a template
 }
 
 // wrap breaks text at spaces into indented lines of at most width bytes, where it has spaces to break at.
@@ -71,7 +74,7 @@ func wrap(text, indent string, width int) string {
 // forCheckout are the settings of "run-task checkout", which has no command and takes its directories as arguments.
 func forCheckout() []setting {
 	return slices.DeleteFunc(slices.Clone(settings), func(s setting) bool {
-		return s.name == "checkout" || s.name == "cwd" || s.name == "pass-fds" || s.group == groupInit && s.name != "timeout" && s.name != "grace" ||
+		return s.name == "checkout" || s.name == "cwd" || s.group == groupArchives || s.name == "pass-fds" || s.group == groupInit && s.name != "timeout" && s.name != "grace" ||
 			s.group == groupOutput && (s.name == "timestamps" || s.name == "output-limit")
 	})
 }

@@ -136,6 +136,10 @@ func named(v *values, env []string) (names []string) {
 		_, variables, _ := readLogin(spec, env)
 		names = append(names, variables...)
 	}
+	for _, spec := range v.list("store-auth") {
+		_, variables, _ := readStoreLogin(spec, env)
+		names = append(names, variables...)
+	}
 	for _, key := range v.list("ssh-key") {
 		if name, ok := strings.CutPrefix(key, "env:"); ok {
 			names = append(names, name)

@@ -88,6 +88,7 @@ func (t *Task) plan(out io.Writer, v *values, where map[string]string) error {
 	if t.ExportFile != "" {
 		say("export", "write %q for later tasks (%s)", t.ExportFile, v.where("export-env"))
 	}
+	t.planArchives(say, v)
 	for _, c := range t.Copies {
 		say("copy", "copy %q to %q (%s)", c.Src, c.Dst, v.where("copy"))
 	}
@@ -106,6 +107,37 @@ func (t *Task) plan(out io.Writer, v *values, where map[string]string) error {
 		t.planStay(say, v)
 	}
 	return nil
+}
+
+// planArchives says what is restored and saved, and under which keys as far as that can be told now: before the checkout.
+func (t *Task) planArchives(say func(step, format string, args ...any), v *values) {
+	a := t.Archives
+	a.Dir = t.Command.Dir
+	if repos := t.Checkouts.Repos; a.Dir == "" && len(repos) == 1 {
+		a.Dir = repos[0].Dir
+	}
+	a.Tree = func(path string) (string, error) { return checkout.TreeHash(a.Dir, path) }
+	for i, x := range a.Resolve() {
+		s := a.Specs[i]
+		policy := s.Policy
+		if a.Policy != "" {
+			policy = a.Policy
+		}
+		key := fmt.Sprintf("%q", x.Key)
+		if x.Key == "" {
+			key = fmt.Sprintf("%q, which cannot be told yet", s.Key)
+		}
+		say("cache", "archive of %q: %s, key %s, fallbacks %q, in %s (%s)", x.Path, policy, key, s.Fallbacks, x.Store, v.where("cache-archive"))
+	}
+	for i, l := range t.Archives.Store.Logins {
+		where := "the CI's token"
+		if i < len(v.list("store-auth")) {
+			where = v.where("store-auth")
+		}
+		if len(a.Specs) > 0 {
+			say("cache", "a login for %s (%s)", l.Host, where)
+		}
+	}
 }
 
 // planStay says how we stay with the command, or that we do not.

@@ -28,6 +28,7 @@ const (
 	groupUser     = "Who the task runs as (root only; argv and file only)"
 	groupCaches   = "Caches and ownership (argv and file only)"
 	groupCheckout = "Checkout"
+	groupArchives = "Cache archives: trees kept in a store, restored before the command and saved after it"
 	groupStore    = "Git store: one commit for all tasks of a pipeline"
 	groupNetwork  = "Servers: credentials and limits"
 	groupInit     = "Init: stay with the command, as what signals, orphans and limits need"
@@ -66,6 +67,15 @@ var settings = []setting{
 	{name: "adopt", kind: toggle, group: groupCheckout, noEnv: true, usage: "check out into a directory that run-task did not make, and remove what is in it"},
 	{name: "copy", kind: list, value: "SRC=DST", group: groupCheckout, usage: "after the checkouts, copy a tree into a missing or empty DST, as the task's user (repeatable)"},
 
+	{name: "cache-archive", kind: list, value: "KEY=VALUE,...", group: groupArchives, noEnv: true,
+		usage: `restore a tree before the command, and save it after it: path=DIR (relative to the command's directory), key=TEMPLATE with {{files "GLOB"}}, {{tree "PATH"}}, {{env NAME}}, {{arch}}, {{os}}, {{run-task}}; fallback=TEMPLATE (one that ends with - or * is the newest that begins so), policy=pull|push|pull-push (default: pull), when=on_success|on_failure|always, store=LOCATION, level=fastest|default|best, xattrs=true; a field with a comma is quoted as a whole (repeatable)`},
+	{name: "cache-store", value: "LOCATION", group: groupArchives, noEnv: true, usage: "where archives are that name no store: dir:/path, s3://bucket/prefix?endpoint=https://host&region=NAME&path-style=true, https://host/path (GET, HEAD and PUT, as GitLab's generic packages)"},
+	{name: "cache-policy", value: "POLICY", group: groupArchives, usage: "pull, push or pull-push for all archives of this task, in place of their own: how a scheduled task fills the store that all others only read"},
+	{name: "cache-strict", kind: toggle, group: groupArchives, usage: "an archive that cannot be restored or saved fails the task (default: a warning; one that is missing never does)"},
+	{name: "cache-budget", value: "DURATION", group: groupArchives, usage: "how long all restoring may take, and all saving (default: 10m)"},
+	{name: "store-auth", kind: list, value: "KEY=VALUE,...", group: groupArchives, noEnv: true,
+		usage: "a login for a web server that is a store: host=HOST[:PORT] with header=NAME,token-env=VARIABLE or user=NAME,password-env=VARIABLE; http=true to send it without TLS, too; the command does not get the variable (repeatable; also CI_JOB_TOKEN for GitLab's own server; s3:// takes AWS_ACCESS_KEY_ID and the like)"},
+
 	{name: "git-store", value: "DIR", group: groupStore, noEnv: true, usage: "keep commits in DIR, on a volume that the tasks of a host share: each is fetched once, and served without a connection while it is pinned"},
 	{name: "trust", value: "LABEL", group: groupStore, noEnv: true, usage: "what was fetched under one label is never served under another"},
 	{name: "pin-holder", value: "NAME", group: groupStore, usage: "for whom commits are pinned (default: the CI's pipeline)"},
@@ -91,7 +101,7 @@ var settings = []setting{
 	{name: "no-output-timeout", value: "DURATION", group: groupInit, usage: "how long the command may print nothing"},
 	{name: "quit-first", kind: toggle, group: groupInit, usage: "QUIT comes before a limit's TERM: Go, Java and others then say where they hang"},
 	{name: "grace", value: "DURATION", group: groupInit, usage: "how long after TERM comes KILL (default: 10s; for what the command leaves behind 2s at most)"},
-	{name: "save-budget", value: "DURATION", group: groupInit, usage: "how much of --timeout is kept for what comes after the command"},
+	{name: "save-budget", value: "DURATION", group: groupInit, usage: "how much of --timeout is kept for saving cache archives after the command; without --timeout: how long that may take"},
 
 	{name: "timestamps", kind: toggle, group: groupOutput, usage: "each line of stdout and stderr as [task 2026-01-02T03:04:05.678Z] line, on stdout; our own lines have the time, too"},
 	{name: "sections", value: "gitlab|github|none", group: groupOutput, usage: "mark steps, and the command if we stay, as parts of the log that can be folded (default: none; does not make us stay)"},

@@ -30,9 +30,9 @@ func (t *Task) stay(v *values, env []string) error {
 		}
 	}
 	switch {
-	case l.Reserved > 0 && l.Task == 0:
+	case l.Reserved > 0 && l.Task == 0 && len(v.list("cache-archive")) == 0:
 		return fail.Errorf(fail.Usage, "--save-budget is a part of --timeout, which is not given").WithHint("give --timeout, too")
-	case l.Reserved > 0 && l.Reserved >= l.Task:
+	case l.Reserved > 0 && l.Task > 0 && l.Reserved >= l.Task:
 		return fail.Errorf(fail.Usage, "--save-budget %s leaves nothing of --timeout %s for the command", v.text("save-budget"), v.text("timeout")).WithHint("give it less, or the task more")
 	}
 	if s := v.text("output-limit"); s != "" {

@@ -25,6 +25,7 @@ type Task struct {
 	Chown     []string // given to the user, with all in them
 	Provide   []string // directories that root makes for the user, if only root can
 	Checkouts checkout.Options
+	Archives  caches.Archives
 	Copies    []caches.CopySpec
 	Command   supervise.Command // without the variables that the checkouts add: see Environ
 	Alone     bool              // the checkout is all there is to do: no command
@@ -39,6 +40,9 @@ type Task struct {
 	Install string         // put the binary here; nothing else is done
 	Resolve *checkout.Repo // resolve and pin this one, which is not checked out
 	Store   *StoreJob      // work on a git store; nothing else is done
+
+	CacheJob *CacheJob   // work on cache archives; nothing else is done
+	Package  *PackageJob // the one archive is fetched, or the command makes it
 
 	ExportFile string // what later tasks are told goes here
 
@@ -130,6 +134,14 @@ func (t *Task) build(v *values, env, command []string) (where map[string]string,
 	if where, err = t.checkouts(v, env); err != nil {
 		return nil, err
 	}
+	t.Command.Dir = v.text("cwd")
+	if err := t.archives(v, env); err != nil {
+		return nil, err
+	}
+	if err := t.archivePlaces(); err != nil {
+		return nil, err
+	}
+	t.Init = t.Init || !t.Alone && t.Archives.Saves()
 	for _, c := range v.list("copy") {
 		src, dst, ok := strings.Cut(c, "=")
 		if !ok || src == "" || dst == "" {

@@ -42,7 +42,7 @@ func TestUsageErrors(t *testing.T) {
 		"forgotten dashes":      {[]string{"make", "test"}, nil, "run-task -- make test"},
 		"unknown flag":          {[]string{"--bogus", "--", "x"}, nil, "-bogus"},
 		"unknown cache word":    {[]string{"cache", "bogus"}, nil, `"bogus"`},
-		"cache alone":           {[]string{"cache"}, nil, "cache name NAME"},
+		"cache alone":           {[]string{"cache"}, nil, "restore|save|key"},
 		"flag before the word":  {[]string{"--user", "root", "checkout", "x"}, nil, "run-task checkout [flags]"},
 		"command after install": {[]string{"install", "x", "--", "y"}, nil, "takes no command"},
 		"flag after directory":  {[]string{"checkout", "d", "--user", "root"}, nil, "flags first"},
