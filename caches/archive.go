@@ -143,7 +143,11 @@ func (a *Archives) source() keys.Source {
 				return nil, err
 			}
 			defer d.Close()
-			return keys.Files(d, globs)
+			sum, err := keys.Files(d, globs)
+			if errors.Is(err, keys.ErrNoMatch) {
+				err = fail.Errorf(fail.Usage, "%w", err).WithHint("files are looked for below %q; check them out, or correct the pattern", a.dir())
+			}
+			return sum, err
 		},
 		Tree: func(path string) (string, error) {
 			if a.Tree == nil {

@@ -4,15 +4,16 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
+	"io/fs"
 	"path/filepath"
 	"time"
-
-	"github.com/go-git/go-git/v5/plumbing"
 
 	"run-task/checkout/internal/pins"
 	"run-task/checkout/internal/wire"
 	"run-task/internal/fsx"
 	"run-task/internal/logs"
+	"run-task/store"
 )
 
 // Where a commit comes from, besides what package wire says.
@@ -26,9 +27,7 @@ func (o *Options) intake(log *logs.Log, u wire.URL, r *Repo, g *gitdir) *intake 
 	n := o.Net
 	in := &intake{log: log, u: u, r: r, g: g, seeds: o.Seeds, wait: o.Wait, options: wire.Options{Home: n.Home, SSHAuthSock: n.SSHAuthSock, Proxy: n.Proxy,
 		Credentials: n.Credentials, Limits: n.Limits, Stats: &wire.Stats{}}}
-	if o.Store != nil {
-		in.trust = o.Store.Trust
-	}
+	in.stores, in.trust = o.Stores, o.Trust
 	in.options.Retry.Tries, in.options.Retry.Budget = n.Tries, n.Budget
 	if g != nil {
 		in.enter(g.in)
@@ -87,12 +86,19 @@ func (in *intake) fromSeeds(ctx context.Context, want wire.Want) (*pin, error) {
 			got.source = seed
 			return got, nil
 		}
-		in.log.Verbosef("seed %q: %v", dir, err)
+		if isStore(dir) && !errors.Is(err, fs.ErrNotExist) {
+			in.log.Warnf("%s is of no use: %v", store.Address(dir), err)
+		} else {
+			in.log.Verbosef("seed %q: %v", store.Address(dir), err)
+		}
 	}
 	return nil, nil
 }
 
 func (in *intake) fromSeed(ctx context.Context, dir string, want wire.Want) (*pin, error) {
+	if isStore(dir) {
+		return in.fromFleet(ctx, dir)
+	}
 	if pins.Is(dir) {
 		return in.fromStore(ctx, dir)
 	}
@@ -125,24 +131,7 @@ func (in *intake) fromStore(ctx context.Context, dir string) (*pin, error) {
 
 // receivePin receives the packs of a pin, and proves the commit.
 func (in *intake) receivePin(ctx context.Context, packs *fsx.Dir, found *pins.Pin) (*pin, error) {
-	p := stateOf(found)
-	o, done, err := in.early(false)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	for _, name := range found.Packs {
-		if err == nil {
-			err = in.receiveFile(ctx, packs, name+".pack", p.store, o)
-		}
-	}
-	if err == nil {
-		p.Packs, p.arrived = p.store.Names(), p.store.Names()
-		err = p.prove(ctx, plumbing.NewHash(p.SHA), hashes(p.Shallow))
-	}
-	if err != nil {
-		return nil, errors.Join(err, p.store.Close()) // what has come stays in quarantine, where base may have the same
-	}
-	p.tags = choose(in.log, tagsOf(found), p.store.Leads)
-	return p, nil
+	return in.receiveAll(ctx, found, func(i int, receive func(io.Reader) error) error {
+		return openPack(packs, found.Packs[i]+".pack", receive)
+	})
 }

@@ -21,6 +21,7 @@ import (
 	"run-task/internal/fail"
 	"run-task/internal/fsx"
 	"run-task/internal/logs"
+	"run-task/store"
 )
 
 // Repo is one checkout. Validate makes it fit for All.
@@ -77,7 +78,10 @@ type Options struct {
 	Net      Net
 
 	Store         *Store        // nil: each worktree's own .git is all there is
-	Seeds         []string      // local repositories or stores to look in before a server is asked
+	Seeds         []string      // local repositories, git stores, and locations of stores that a fleet shares, to look in before a server is asked
+	Publish       string        // the location of such a store, which gets what was acquired and it lacks
+	Stores        store.Options // how these are spoken to
+	Trust         string        // the label that keeps what is in them, and in Store, apart
 	AlwaysContact bool          // ask the server whether we may read the repository, also where the commit is here
 	Wait          time.Duration // how long to wait for a commit that the server does not have yet
 	Trees         []string      // paths in the commit whose hashes Result.Trees has
@@ -167,6 +171,9 @@ func (o *Options) at(ctx context.Context, log *logs.Log, r *Repo, u wire.URL, ro
 		return Result{}, err
 	}
 	defer p.store.Close()
+	if err := o.publish(ctx, in, p); err != nil {
+		return Result{}, err
+	}
 	res := in.result(p, dir)
 	res.Phases.Wait += waited.Seconds()
 	if res.Trees, err = p.paths(o.Trees); err != nil {

@@ -17,6 +17,7 @@ import (
 	"run-task/internal/fail"
 	"run-task/internal/fsx"
 	"run-task/internal/logs"
+	"run-task/store"
 )
 
 // intake gets the packs of one commit into a quarantine and proves what they hold.
@@ -27,6 +28,7 @@ type intake struct {
 	options wire.Options
 	seeds   []string
 	trust   string // the label under which a seed's pins are looked up
+	stores  store.Options
 	wait    time.Duration
 	dir     *fsx.Dir // the quarantine
 	phases  Phases

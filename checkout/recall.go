@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"slices"
 
@@ -92,6 +93,10 @@ func (in *intake) receiveAgain(ctx context.Context, p *pin) error {
 
 // receiveFile receives a pack that is in a file.
 func (in *intake) receiveFile(ctx context.Context, dir *fsx.Dir, name string, store *odb.Store, o pack.Options) error {
+	return openPack(dir, name, func(r io.Reader) error { return in.receive(ctx, r, store, o) })
+}
+
+func openPack(dir *fsx.Dir, name string, use func(io.Reader) error) error {
 	f, err := dir.OpenFile(name, unix.O_RDONLY, 0)
 	if err != nil {
 		return err
@@ -100,7 +105,7 @@ func (in *intake) receiveFile(ctx context.Context, dir *fsx.Dir, name string, st
 	if st, err := fsx.FileStat(f); err != nil || !st.IsRegular() {
 		return fail.Errorf(fail.BadData, "%q is no regular file", f.Name())
 	}
-	return in.receive(ctx, f, store, o)
+	return use(f)
 }
 
 // reuse gives the pin if all that is wanted is in base, or else what of it need not be fetched, nil if that is nothing.

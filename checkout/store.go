@@ -51,6 +51,9 @@ func (o *Options) pin(ctx context.Context, log *logs.Log, r *Repo, u wire.URL) (
 		return Result{}, err
 	}
 	defer p.store.Close()
+	if err := o.publish(ctx, in, p); err != nil {
+		return Result{}, err
+	}
 	res := in.result(p, "")
 	if res.Trees, err = p.paths(o.Trees); err != nil {
 		return Result{}, err

@@ -40,7 +40,13 @@ func (t *Task) archives(v *values, env []string) (err error) {
 		}
 		a.Specs = append(a.Specs, s)
 	}
-	return t.storeAccess(v, env)
+	a.Store, a.Keep = t.Checkouts.Stores, t.Caches
+	a.Env = func(name string) string { return lookup(env, name) }
+	a.Self = func() (string, error) {
+		hash, err := self.Hash()
+		return hash[:min(len(hash), 20)], err
+	}
+	return nil
 }
 
 func policy(v *values) (caches.Policy, error) {
@@ -66,31 +72,30 @@ func archive(a *caches.Archives, s *caches.ArchiveSpec) error {
 	return nil
 }
 
-// storeAccess is how stores are reached and what they are shown.
-func (t *Task) storeAccess(v *values, env []string) error {
-	o := &t.Archives.Store
-	o.Env = func(name string) string { return lookup(env, name) }
-	o.Home, o.CA, o.Proxy = lookup(t.Identity.Environ(env), "HOME"), v.text("ca"), proxy(env)
-	o.Policy = retry.Policy{Tries: 4, Max: 10 * time.Second, Budget: 2 * time.Minute} // a task waits for it
+// storeAccess is how stores are reached and what they are shown. home is the task's user's.
+func storeAccess(v *values, env []string, home string) (o store.Options, err error) {
+	o = store.Options{Env: func(name string) string { return lookup(env, name) }, Home: home, CA: v.text("ca"), Proxy: proxy(env),
+		Policy: retry.Policy{Tries: 4, Max: 10 * time.Second, Budget: 2 * time.Minute}} // a task waits for it
 	for _, spec := range v.list("store-auth") {
 		l, _, err := readStoreLogin(spec, env)
 		if err != nil {
-			return err
+			return o, err
 		}
 		o.Logins = append(o.Logins, l)
 	}
 	if host, token := lookup(env, "CI_SERVER_HOST"), lookup(env, "CI_JOB_TOKEN"); host != "" && token != "" {
-		scheme, port := lookup(env, "CI_SERVER_PROTOCOL"), lookup(env, "CI_SERVER_PORT")
-		if port != "" {
+		if port := lookup(env, "CI_SERVER_PORT"); port != "" {
 			host = net.JoinHostPort(host, port)
 		}
-		o.Logins = append(o.Logins, store.Login{Host: host, Header: "JOB-TOKEN", Secret: token, HTTP: scheme == "http"})
+		o.Logins = append(o.Logins, store.Login{Host: host, Header: "JOB-TOKEN", Secret: token, HTTP: lookup(env, "CI_SERVER_PROTOCOL") == "http"})
 	}
-	t.Archives.Keep = t.Caches
-	t.Archives.Env = o.Env
-	t.Archives.Self = func() (string, error) {
-		hash, err := self.Hash()
-		return hash[:min(len(hash), 20)], err
+	return o, nil
+}
+
+// storeDir is the directory of a location that is one, for root to make.
+func storeDir(location string) []string {
+	if dir, ok := strings.CutPrefix(location, "dir:"); ok || strings.HasPrefix(location, "/") {
+		return []string{dir}
 	}
 	return nil
 }

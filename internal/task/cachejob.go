@@ -114,6 +114,9 @@ func (p *parser) cacheJob(c *cli.Context, verb storeVerb) error {
 		return err
 	}
 	t.Command.Dir = v.text("cwd")
+	if t.Checkouts.Stores, err = storeAccess(v, p.env, lookup(t.Identity.Environ(p.env), "HOME")); err != nil {
+		return err
+	}
 	if err := t.archives(v, p.env); err != nil {
 		return err
 	}
@@ -123,6 +126,7 @@ func (p *parser) cacheJob(c *cli.Context, verb storeVerb) error {
 	if err := j.say(c, t); err != nil {
 		return err
 	}
+	t.provideStores()
 	t.CacheJob = j
 	p.task = t
 	return nil

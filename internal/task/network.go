@@ -136,6 +136,10 @@ func named(v *values, env []string) (names []string) {
 		_, variables, _ := readLogin(spec, env)
 		names = append(names, variables...)
 	}
+	if strings.HasPrefix(v.text("git-publish"), "s3:") { // whoever can publish could fill the store with what others fetch in vain
+		names = append(names, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD",
+			"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
+	}
 	for _, spec := range v.list("store-auth") {
 		_, variables, _ := readStoreLogin(spec, env)
 		names = append(names, variables...)

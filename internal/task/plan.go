@@ -7,6 +7,7 @@ import (
 
 	"run-task/checkout"
 	"run-task/internal/logs"
+	"run-task/store"
 )
 
 // plan prints what would be done and where each value came from. It reads, and changes nothing.
@@ -176,8 +177,11 @@ func (t *Task) planStore(say func(step, format string, args ...any), v *values) 
 		say("vcs", "keep commits in the git store %q (%s), under the label %q (%s)", s.Dir, v.where("git-store"), s.Trust, v.where("trust"))
 		say("vcs", "pin them for %q (%s) and %s (%s)", s.Holder, holder, s.TTL, v.where("pin-ttl"))
 	}
-	for _, dir := range o.Seeds {
-		say("vcs", "look in %q first (%s)", dir, v.where("git-seed"))
+	for _, seed := range o.Seeds {
+		say("vcs", "look in %q first (%s)", store.Address(seed), v.where("git-seed"))
+	}
+	if o.Publish != "" {
+		say("vcs", "publish the commit in %q (%s)", store.Address(o.Publish), v.where("git-publish"))
 	}
 	if o.AlwaysContact {
 		say("vcs", "ask the server for leave each time (%s)", v.where("always-contact-remote"))

@@ -81,7 +81,8 @@ var settings = []setting{
 	{name: "pin-holder", value: "NAME", group: groupStore, usage: "for whom commits are pinned (default: the CI's pipeline)"},
 	{name: "pin-ttl", value: "DURATION", group: groupStore, usage: "how long pins hold (default: 168h)"},
 	{name: "always-contact-remote", kind: toggle, group: groupStore, usage: "ask the server whether we may read the repository, also where the commit is here"},
-	{name: "git-seed", kind: list, value: "DIR", group: groupStore, noEnv: true, usage: "look for commits in this mirror or other store before a server is asked; it is verified as one (repeatable)"},
+	{name: "git-seed", kind: list, value: "DIR|LOCATION", group: groupStore, noEnv: true, usage: "look for commits in this mirror or other store before a server is asked, or at a location (dir:, s3:// or https://, as of --cache-store) that --git-publish fills; it is verified as a server is (repeatable)"},
+	{name: "git-publish", value: "LOCATION", group: groupStore, noEnv: true, usage: "put the commit at a location from which every machine can take it with --git-seed, if it is not there yet; the command does not get the keys of an s3:// location"},
 
 	{name: "git-auth", kind: list, value: "KEY=VALUE,...", group: groupNetwork,
 		usage: "a login for one server: host=HOST[:PORT], user=NAME or user-env=VARIABLE, password-env=VARIABLE or token-env=VARIABLE, http=true to send it without TLS, too; the command does not get the variables (repeatable; also netrc, CI_JOB_TOKEN, GITHUB_TOKEN)"},

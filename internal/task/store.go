@@ -9,11 +9,25 @@ import (
 
 	"run-task/checkout"
 	"run-task/internal/fail"
+	"run-task/store"
 )
 
 // storeOptions reads what is said about the git store and where commits are looked for.
 func storeOptions(o *checkout.Options, v *values, env []string) (err error) {
 	o.Seeds, o.AlwaysContact, o.Trees = v.list("git-seed"), v.on("always-contact-remote"), v.list("export-tree")
+	o.Trust = v.text("trust")
+	if o.Publish = v.text("git-publish"); o.Publish != "" {
+		if err := store.Valid(o.Publish); err != nil {
+			return fail.Errorf(fail.Usage, "--git-publish: %w", err)
+		}
+	}
+	for _, seed := range o.Seeds {
+		if strings.Contains(seed, "://") || strings.HasPrefix(seed, "dir:") {
+			if err := store.Valid(seed); err != nil {
+				return fail.Errorf(fail.Usage, "--git-seed: %w", err)
+			}
+		}
+	}
 	seen := map[string]string{}
 	for _, path := range o.Trees {
 		if other, twice := seen[upper(path)]; twice {

@@ -38,7 +38,7 @@ const groupVerb = "This subcommand alone"
 
 var (
 	asJSON = setting{name: "json", kind: toggle, group: groupVerb, argvOnly: true, usage: "print JSON"}
-	remote = []string{"always-contact-remote", "wait-for-commit", "git-seed", "git-auth", "ssh-key", "known-hosts", "ca", "client-cert", "client-key", "git-limit"}
+	remote = []string{"always-contact-remote", "wait-for-commit", "git-seed", "git-publish", "store-auth", "git-auth", "ssh-key", "known-hosts", "ca", "client-cert", "client-key", "git-limit"}
 
 	storeVerbs = []storeVerb{
 		{"list", "List the pins, those that have expired, too.", nil, []setting{asJSON}},

@@ -3,6 +3,7 @@ package task
 
 import (
 	"bytes"
+	"cmp"
 	"maps"
 	"os"
 	"path/filepath"
@@ -209,6 +210,9 @@ func (t *Task) options(v *values, env []string) (checkout.Options, error) {
 	if o.Net, err = network(v, env, home); err != nil {
 		return o, err
 	}
+	if o.Stores, err = storeAccess(v, env, home); err != nil {
+		return o, err
+	}
 	return o, storeOptions(&o, v, env)
 }
 
@@ -279,7 +283,19 @@ func (t *Task) provide(v *values) {
 	if s := t.Checkouts.Store; s != nil {
 		t.Provide = append(t.Provide, s.Dir)
 	}
+	t.provideStores()
 	t.Chown = v.list("chown")
+}
+
+// provideStores lists the directories that archives and commits are kept in.
+func (t *Task) provideStores() {
+	locations := []string{t.Checkouts.Publish}
+	for _, s := range t.Archives.Specs {
+		locations = append(locations, cmp.Or(s.Store, t.Archives.Default))
+	}
+	for _, l := range locations {
+		t.Provide = append(t.Provide, storeDir(l)...)
+	}
 }
 
 // forCommand removes what was said to run-task alone: its own variables, and those that flags name.

@@ -1,11 +1,13 @@
 package keys
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -19,115 +21,150 @@ import (
 // ErrNoMatch is wrapped by Files' error for a pattern that fits no file.
 var ErrNoMatch = errors.New("no file fits")
 
-// Files is the SHA-256 of the files that the patterns fit, sorted by name: for each the length of its name as unsigned LEB128, its name, and the SHA-256 of its content.
-// In a pattern * and ? and [a-z] stand for parts of a name, ** for any number of directories. No link is followed, and no directory called .git looked into.
-func Files(dir *fsx.Dir, patterns []string) ([]byte, error) {
-	w := &walk{found: map[string]bool{}}
-	for _, p := range patterns {
-		p = strings.TrimPrefix(p, "./")
-		parts := slices.CompactFunc(strings.Split(p, "/"), func(a, b string) bool { return a == "**" && b == "**" })
-		for _, part := range parts {
-			if _, err := path.Match(part, ""); err != nil || part == "" || part == "." || part == ".." {
-				return nil, fail.Errorf(fail.Usage, "{{files %q}}: it is no pattern of names below the working directory", p).WithHint(`say {{files "go.sum"}} or {{files "**/package-lock.json"}}`)
-			}
-		}
-		n := len(w.found)
-		w.matched = false
-		if err := w.walk(dir, "", parts, 0); err != nil {
-			return nil, fmt.Errorf("{{files %q}}: %w", p, err)
-		}
-		if len(w.found) == n && !w.matched {
-			return nil, fmt.Errorf("{{files %q}}: %w", p, ErrNoMatch)
-		}
-	}
-	names := make([]string, 0, len(w.found))
-	for n := range w.found {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	all := sha256.New()
-	for _, n := range names {
-		sum, err := digest(dir, n)
+// Files is the SHA-256 of the regular files that the patterns fit, sorted by the bytes of their names: for each the length of its name as unsigned LEB128,
+// its name, and the SHA-256 of its content.
+//
+// In a pattern * and ? and [a-z] stand for parts of a name, ** for any number of directories and, at its end, for all that is below. Hidden files are no
+// exception, but what is called .git is left out. No link is followed. A pattern that leads out of dir is fail.Usage.
+func Files(dir *fsx.Dir, globs []string) ([]byte, error) {
+	w := &walk{fits: make([]bool, len(globs))}
+	var states []state
+	for i, g := range globs {
+		parts, err := parseGlob(g)
 		if err != nil {
-			return nil, fmt.Errorf("{{files}}: %w", err)
+			return nil, err
 		}
-		all.Write(append(binary.AppendUvarint(nil, uint64(len(n))), n...))
-		all.Write(sum)
+		w.globs, states = append(w.globs, parts), append(states, state{glob: i})
+	}
+	if err := w.dir(dir, "", states, fsx.TooDeep); err != nil {
+		return nil, fmt.Errorf("{{files}}: %w", err)
+	}
+	if i := slices.Index(w.fits, false); i >= 0 {
+		return nil, fmt.Errorf("{{files %q}}: %w", globs[i], ErrNoMatch)
+	}
+	slices.SortFunc(w.found, func(a, b file) int { return strings.Compare(a.name, b.name) })
+	all := sha256.New()
+	for _, f := range w.found {
+		all.Write(append(binary.AppendUvarint(nil, uint64(len(f.name))), f.name...))
+		all.Write(f.sum)
 	}
 	return all.Sum(nil), nil
 }
 
-func digest(dir *fsx.Dir, name string) ([]byte, error) {
-	f, err := dir.OpenFile(name, unix.O_RDONLY, 0)
-	if err != nil {
-		return nil, err
+// parseGlob takes a pattern apart at its slashes.
+func parseGlob(glob string) ([]string, error) {
+	parts := strings.Split(strings.TrimPrefix(glob, "./"), "/")
+	for _, part := range parts {
+		if _, err := path.Match(part, ""); err != nil || part == "" || part == "." || part == ".." {
+			return nil, fail.Errorf(fail.Usage, "{{files %q}}: it is no pattern of names below the working directory", glob).
+				WithHint(`say {{files "go.sum"}} or {{files "**/package-lock.json"}}`)
+		}
 	}
-	defer f.Close()
-	h := sha256.New()
-	_, err = io.Copy(h, f)
-	return h.Sum(nil), err
+	return parts, nil
 }
 
+type file struct {
+	name string
+	sum  []byte
+}
+
+// walk is in a directory once, with all patterns: with each at a time, a tree can be made in which several ** take for ever.
 type walk struct {
-	found   map[string]bool
-	matched bool // something fits that was found before
+	globs [][]string
+	fits  []bool // of each pattern, whether it fits any file
+	found []file
 }
 
-func (w *walk) walk(d *fsx.Dir, at string, parts []string, depth int) error {
+// state is the part of a pattern that the next name is to fit.
+type state struct{ glob, part int }
+
+// step gives the states below a name, and the patterns that end with it.
+func (w *walk) step(states []state, name string) (below []state, ends []int) {
+	for _, s := range states {
+		parts := w.globs[s.glob]
+		for ; parts[s.part] == "**"; s.part++ { // each may stand for nothing
+			below = append(below, s)
+			if s.part == len(parts)-1 {
+				break
+			}
+		}
+		if parts[s.part] != "**" {
+			if ok, _ := path.Match(parts[s.part], name); !ok {
+				continue
+			}
+		}
+		if s.part == len(parts)-1 {
+			ends = append(ends, s.glob)
+		} else {
+			below = append(below, state{s.glob, s.part + 1})
+		}
+	}
+	slices.SortFunc(below, func(a, b state) int { return cmp.Or(a.glob-b.glob, a.part-b.part) })
+	return slices.Compact(below), ends
+}
+
+func (w *walk) dir(d *fsx.Dir, prefix string, states []state, levels int) error {
+	if levels == 0 {
+		return fsx.ErrTooDeep
+	}
 	names, err := d.Names()
 	if err != nil {
 		return err
 	}
-	if depth > fsx.TooDeep {
-		return fsx.ErrTooDeep
-	}
 	for _, name := range names {
-		if err := w.visit(d, at, name, parts, depth); err != nil {
+		if name == ".git" {
+			continue
+		}
+		below, ends := w.step(states, name)
+		if len(below)+len(ends) == 0 {
+			continue
+		}
+		// What is gone by now might as well have gone before it was listed.
+		if err := w.visit(d, prefix, name, below, ends, levels); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *walk) visit(d *fsx.Dir, at, name string, parts []string, depth int) error {
-	full := path.Join(at, name)
-	for i := 0; i < len(parts); i++ { // each ** may stand for nothing
-		fits := parts[i] == "**"
-		if !fits {
-			fits, _ = path.Match(parts[i], name)
+func (w *walk) visit(d *fsx.Dir, prefix, name string, below []state, ends []int, levels int) error {
+	st, err := d.Lstat(name)
+	switch {
+	case err != nil:
+		return err
+	case st.IsRegular() && len(ends) > 0:
+		sum, err := digest(d, name)
+		if err != nil {
+			return err
 		}
-		if fits {
-			rest := parts[i:]
-			if parts[i] != "**" {
-				rest = parts[i+1:]
-			}
-			if err := w.take(d, full, name, rest, parts[i] == "**", depth); err != nil {
-				return err
-			}
+		w.found = append(w.found, file{prefix + name, sum})
+		for _, i := range ends {
+			w.fits[i] = true
 		}
-		if parts[i] != "**" {
-			break
+	case st.IsDir() && len(below) > 0:
+		sub, err := d.OpenDir(name)
+		if err != nil {
+			return err
 		}
+		defer sub.Close()
+		return w.dir(sub, prefix+name+"/", below, levels-1)
 	}
 	return nil
 }
 
-// take goes into a directory with what is left of the pattern, or finds a file with which it ends.
-func (w *walk) take(d *fsx.Dir, full, name string, rest []string, any bool, depth int) error {
-	st, err := d.Lstat(name)
+// digest is the SHA-256 of a file's content.
+func digest(d *fsx.Dir, name string) ([]byte, error) {
+	f, err := d.OpenFile(name, unix.O_RDONLY, 0)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if st.IsRegular() && (len(rest) == 0 || any && len(rest) == 1) {
-		w.found[full], w.matched = true, true
+	defer f.Close()
+	if st, err := fsx.FileStat(f); err != nil {
+		return nil, err
+	} else if !st.IsRegular() { // it was when we looked
+		return nil, &fs.PathError{Op: "read", Path: f.Name(), Err: unix.EINVAL}
 	}
-	if !st.IsDir() || len(rest) == 0 || name == ".git" {
-		return nil
-	}
-	sub, err := d.OpenDir(name)
-	if err != nil {
-		return err
-	}
-	defer sub.Close()
-	return w.walk(sub, full, rest, depth+1)
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	return h.Sum(nil), err
 }

@@ -2,6 +2,8 @@
 package keys
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -44,69 +46,83 @@ type Spec struct {
 	Xattrs    bool
 }
 
-const keysHint = `path=DIR,key=TEMPLATE and, where wanted, fallback=TEMPLATE, policy=pull|push|pull-push, when=on_success|on_failure|always, store=LOCATION, level=fastest|default|best, xattrs=true; a field with a comma is quoted as a whole: "key=a,b"`
+const keysHint = `path=DIR,key=TEMPLATE and, where wanted, fallback=TEMPLATE (again and again), policy=pull|push|pull-push, when=on_success|on_failure|always, ` +
+	`store=LOCATION, level=fastest|default|best, xattrs=true|false; a field with a comma outside of {{ }} is quoted as a whole: "key=a,b"`
 
-// Parse reads KEY=VALUE,... of an archive. Commas and quotes between {{ and }} belong to the template; elsewhere a field with a comma is quoted as in CSV (RFC 4180).
-// It fails with fail.Usage.
+// Parse reads KEY=VALUE,... of an archive. Commas and quotes between {{ and }} belong to the template; elsewhere it is CSV on one line (RFC 4180): a field
+// with a comma or a quote is quoted as a whole, quotes in it doubled. It fails with fail.Usage, and its errors repeat nothing that may be a part of a store's
+// location.
 func Parse(text string) (Spec, error) {
-	wrong := func(format string, args ...any) (Spec, error) {
-		return Spec{}, fail.Errorf(fail.Usage, format, args...).WithHint("%s", keysHint)
-	}
-	all, ok := split(text)
-	if !ok {
-		return wrong("a quote or a {{ in it is not closed")
-	}
 	s := Spec{Policy: Pull, When: OnSuccess, Level: "fastest"}
+	fields, err := split(text)
+	if err != nil {
+		return Spec{}, s.wrong(err.Error())
+	}
 	seen := map[string]bool{}
-	for _, field := range all {
+	for i, field := range fields {
 		name, value, ok := strings.Cut(field, "=")
-		if !ok || value == "" || seen[name] && name != "fallback" {
-			return wrong("%q is no key=value, or one that was said before", name)
+		set := s.setter(name)
+		switch {
+		case !ok || set == nil: // it may be what follows a comma in a password
+			return Spec{}, s.wrong(fmt.Sprintf("its field %d is no key=value with a key that is known", i+1))
+		case seen[name] && name != "fallback":
+			return Spec{}, s.wrong(name + " is said twice")
+		case value == "" || strings.ContainsRune(value, 0):
+			return Spec{}, s.wrong(name + " is empty, or has a zero byte")
 		}
 		seen[name] = true
-		if strings.ContainsRune(value, 0) {
-			return wrong("%s has a zero byte", name)
-		}
-		switch name {
-		case "path":
-			s.Path = value
-		case "key":
-			s.Key = value
-		case "fallback":
-			s.Fallbacks = append(s.Fallbacks, value)
-		case "policy":
-			p, err := ParsePolicy(value)
-			if err != nil {
-				return Spec{}, err
-			}
-			s.Policy = p
-		case "when":
-			if s.When = When(value); s.When != OnSuccess && s.When != OnFailure && s.When != Always {
-				return wrong("when is %q", value)
-			}
-		case "store":
-			s.Store = value
-		case "level":
-			if s.Level = value; !slices.Contains([]string{"fastest", "default", "best"}, value) {
-				return wrong("level is %q", value)
-			}
-		case "xattrs":
-			if s.Xattrs = value == "true"; !s.Xattrs && value != "false" {
-				return wrong("xattrs is %q", value)
-			}
-		default:
-			return wrong("%q is no key that is known", name)
-		}
-	}
-	if s.Path == "" || s.Key == "" {
-		return wrong("it needs path and key")
-	}
-	for _, t := range append([]string{s.Key}, s.Fallbacks...) {
-		if err := Check(t); err != nil {
+		if err := set(value); err != nil {
 			return Spec{}, err
 		}
 	}
+	if s.Path == "" || s.Key == "" {
+		return Spec{}, s.wrong("it needs path and key")
+	}
 	return s, nil
+}
+
+// wrong is an error that says of which archive it is, once that is known.
+func (s *Spec) wrong(what string) error {
+	if s.Path != "" {
+		what = fmt.Sprintf("%q: %s", s.Path, what)
+	}
+	return fail.Errorf(fail.Usage, "%s", what).WithHint("%s", keysHint)
+}
+
+// setter is what takes the value of a key; nil for one that is not known.
+func (s *Spec) setter(name string) func(string) error {
+	text := func(to *string) func(string) error {
+		return func(v string) error { *to = v; return nil }
+	}
+	switch name {
+	case "path":
+		return text(&s.Path)
+	case "store":
+		return text(&s.Store)
+	case "key":
+		return func(v string) error { s.Key = v; return Check(v) }
+	case "fallback":
+		return func(v string) error { s.Fallbacks = append(s.Fallbacks, v); return checkFallback(v) }
+	case "policy":
+		return func(v string) (err error) { s.Policy, err = ParsePolicy(v); return err }
+	case "when":
+		return func(v string) error {
+			s.When = When(v)
+			return s.oneOf(name, v, string(OnSuccess), string(OnFailure), string(Always))
+		}
+	case "level":
+		return func(v string) error { s.Level = v; return s.oneOf(name, v, "fastest", "default", "best") }
+	case "xattrs":
+		return func(v string) error { s.Xattrs = v == "true"; return s.oneOf(name, v, "true", "false") }
+	}
+	return nil
+}
+
+func (s *Spec) oneOf(name, value string, all ...string) error {
+	if slices.Contains(all, value) {
+		return nil
+	}
+	return s.wrong(fmt.Sprintf("%s is %q, which is none of %s", name, value, strings.Join(all, ", ")))
 }
 
 // ParsePolicy reads a policy; fail.Usage.
@@ -118,68 +134,83 @@ func ParsePolicy(text string) (Policy, error) {
 	return "", fail.Errorf(fail.Usage, "the policy %q is none of pull, push and pull-push", text).WithHint("most tasks pull; one that fills the store pushes, or does both")
 }
 
+var (
+	errOpen  = errors.New("a quote or a {{ is not closed")
+	errQuote = errors.New("a quote stands within a field, or something behind a quoted one")
+	errLine  = errors.New("it is not one line")
+)
+
 // split splits at commas that are not quoted and not in a template's braces.
-func split(text string) (all []string, ok bool) {
+func split(text string) (fields []string, err error) {
 	for {
 		var field string
 		if strings.HasPrefix(text, `"`) {
-			field, text, ok = quoted(text[1:])
+			field, text, err = quoted(text[1:])
 		} else {
-			field, text, ok = bare(text)
+			field, text, err = bare(text)
 		}
-		if !ok {
-			return nil, false
+		if err != nil {
+			return nil, err
 		}
-		all = append(all, field)
+		fields = append(fields, field)
 		if text == "" {
-			return all, true
+			return fields, nil
 		}
 		text = text[1:] // the comma
 	}
 }
 
 // quoted takes a field up to its last quote, behind which there must be a comma or nothing.
-func quoted(text string) (field, rest string, ok bool) {
+func quoted(text string) (field, rest string, err error) {
 	for {
 		before, after, found := strings.Cut(text, `"`)
 		if !found {
-			return "", "", false
+			return "", "", errOpen
 		}
 		field += before
 		if text = after; !strings.HasPrefix(text, `"`) {
-			return field, text, text == "" || text[0] == ','
+			break
 		}
 		field, text = field+`"`, text[1:]
 	}
+	if text != "" && text[0] != ',' {
+		return "", "", errQuote
+	}
+	return field, text, nil
 }
 
-func bare(text string) (field, rest string, ok bool) {
+// bare takes a field up to a comma.
+func bare(text string) (field, rest string, err error) {
 	for i := 0; i < len(text); i++ {
-		switch {
-		case text[i] == ',':
-			return text[:i], text[i:], true
+		switch c := text[i]; {
+		case c == ',':
+			return text[:i], text[i:], nil
+		case c == '"':
+			return "", "", errQuote
+		case c == '\n' || c == '\r':
+			return "", "", errLine
 		case strings.HasPrefix(text[i:], "{{"):
-			n, ok := braces(text[i:])
+			n, ok := closing(text[i+2:])
 			if !ok {
-				return "", "", false
+				return "", "", errOpen
 			}
-			i += n - 1
+			i += n + 3 // {{ and }}, but for the byte that the loop counts
 		}
 	}
-	return text, "", true
+	return text, "", nil
 }
 
-// braces is how long what begins with {{ is, its }} included. A }} between quotes does not count.
-func braces(text string) (n int, ok bool) {
+// closing finds the }} that ends what was begun with {{. One between quotes does not count.
+func closing(text string) (at int, ok bool) {
 	in := false
-	for i := 2; i < len(text); i++ {
+	for i := 0; i < len(text); i++ {
 		switch {
 		case in && text[i] == '\\':
 			i++
 		case text[i] == '"':
 			in = !in
 		case !in && strings.HasPrefix(text[i:], "}}"):
-			return i + 2, true
+			return i, true
 		}
 	}
 	return 0, false

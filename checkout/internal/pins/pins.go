@@ -58,8 +58,8 @@ const (
 	maxPacks = 1000
 )
 
-// parse reads a pin's file, which anybody may have written who can write to the store.
-func parse(raw []byte) (*Pin, error) {
+// Parse reads a pin as JSON, which anybody may have written who can write to the store.
+func Parse(raw []byte) (*Pin, error) {
 	p := &Pin{}
 	if err := json.Unmarshal(raw, p); err != nil {
 		return nil, err

@@ -284,7 +284,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"version":1,"packs":["../x"],"sparse":[1]}`))
 	f.Add([]byte("null"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		p, err := parse(raw)
+		p, err := Parse(raw)
 		if err != nil {
 			return
 		}

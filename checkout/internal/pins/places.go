@@ -76,7 +76,7 @@ func (r *Repo) at(sha, name string) place {
 		}
 		return p
 	}
-	if pin, err := parse(raw); err == nil && pin.SHA == sha && pin.file() == name && digest(pin.URL+"\x00"+pin.Trust) == r.id {
+	if pin, err := Parse(raw); err == nil && pin.SHA == sha && pin.file() == name && digest(pin.URL+"\x00"+pin.Trust) == r.id {
 		p.pin = pin
 	}
 	return p
