@@ -213,27 +213,40 @@ func (s *stage) land(ctx context.Context, durable bool) (*fsx.Dir, error) {
 			return nil, err
 		}
 	}
+	// Others that land here at the same time come before or after.
+	unlock, err := s.lockParent(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	if s.inside != nil {
 		return s.moveUp(ctx)
 	}
-	for tries := 0; ; tries++ {
-		err := s.in.Rename(s.name, s.base)
-		if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
-			err = s.exchange(ctx)
-		}
-		if errors.Is(err, fs.ErrNotExist) && tries < 10 { // it was removed meanwhile
-			continue
-		}
-		if err != nil {
+	err = s.in.Rename(s.name, s.base)
+	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
+		err = s.exchange(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if durable {
+		if err := s.in.Sync("."); err != nil {
 			return nil, err
 		}
-		if durable {
-			if err := s.in.Sync("."); err != nil {
-				return nil, err
-			}
-		}
-		return s.landed(), nil
 	}
+	return s.landed(), nil
+}
+
+func (s *stage) lockParent(ctx context.Context) (unlock func(), err error) {
+	f, err := s.in.OpenFile(".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := fsx.Lock(ctx, f, nil); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return func() { f.Close() }, nil
 }
 
 func (s *stage) landed() *fsx.Dir {
@@ -260,7 +273,10 @@ func (s *stage) exchange(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.in.RemoveAll(s.name)
+	if err := s.in.RemoveAll(s.name); !errors.Is(err, fs.ErrNotExist) { // else another one swept it
+		return err
+	}
+	return nil
 }
 
 // share links what only from has into to.
@@ -377,7 +393,8 @@ func resume(ctx context.Context, in *fsx.Dir) error {
 		return err
 	}
 	defer from.Close()
-	if st, err := from.Stat(); err != nil || int(st.UID) != os.Geteuid() {
+	st, err := from.Stat()
+	if err != nil || int(st.UID) != os.Geteuid() {
 		return fail.Errorf(fail.IO, "%q in %q is not ours", landingName, in.Name()).WithHint("remove it")
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Hour)
@@ -385,7 +402,13 @@ func resume(ctx context.Context, in *fsx.Dir) error {
 	if err := settle(ctx, from, in, fsx.TooDeep); err != nil {
 		return err
 	}
-	return in.RemoveAll(landingName)
+	if err := in.RemoveAll(landingName); err != nil {
+		return err
+	}
+	if own, err := in.Stat(); err != nil || int(own.UID) != os.Geteuid() {
+		return err
+	}
+	return in.SetTime(".", st.MtimeSec, st.MtimeNsec)
 }
 
 // settle moves what is in one directory into another one, directories that both have entry by entry, and then gives the other the first one's mode and time, if it is ours.
