@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,6 +29,15 @@ func (o *Options) credentials(b bucket, t http.RoundTripper) (*credentials.Crede
 	asked := b.iam
 	for _, name := range []string{"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"} {
 		asked = asked || o.Env(name) != ""
+	}
+	u := &url.URL{Scheme: "https", Host: b.endpoint}
+	if b.plain {
+		u.Scheme = "http"
+	}
+	for _, l := range o.Logins {
+		if l.HTTP = true; !asked && l.fits(u) { // a signature shows nothing of the secret
+			return o.static(l.User, l.Secret, ""), nil
+		}
 	}
 	if !asked {
 		return credentials.NewStaticV4("", "", ""), nil // anonymous

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -48,7 +50,7 @@ func openHTTP(u *url.URL, o Options) (Store, error) {
 		}
 	}
 	if w.login != nil {
-		o.Log.Mask(w.login.Secret)
+		o.Log.Mask(w.login.Secret, base64.StdEncoding.EncodeToString([]byte(w.login.User+":"+w.login.Secret)))
 	}
 	return w, nil
 }
@@ -67,6 +69,8 @@ func (l *Login) fits(u *url.URL) bool {
 func checkRedirect(r *http.Request, via []*http.Request) error {
 	first := via[0].URL
 	switch {
+	case r.Method != via[0].Method: // 301, 302 and 303 make a GET of an upload, and its success would look like the upload's
+		return fail.Errorf(fail.Denied, "the server redirects uploads to another page").WithHint("give the location that it redirects to, or check the credentials")
 	case len(via) > 10:
 		return fail.Errorf(fail.Denied, "more than 10 redirects")
 	case r.URL.Scheme != "https" && first.Scheme == "https":
@@ -100,12 +104,13 @@ func (w *web) request(ctx context.Context, method, key string, body io.Reader) (
 		return nil, err
 	}
 	u := *w.base
-	if strings.Contains(u.Path, "{key}") {
+	if inPath, inQuery := strings.Contains(u.Path, "{key}"), strings.Contains(u.RawQuery, "{key}"); inPath || inQuery {
 		u.Path, u.RawPath = strings.ReplaceAll(u.Path, "{key}", key), ""
+		u.RawQuery = strings.ReplaceAll(u.RawQuery, "{key}", url.QueryEscape(key))
 	} else {
 		u.Path, u.RawPath = strings.TrimSuffix(u.Path, "/")+"/"+key, ""
 	}
-	r, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	r, err := http.NewRequestWithContext(ctx, method, u.String(), body) // u's query is as it was given
 	if err != nil {
 		return nil, fail.Errorf(fail.Usage, "the store's location is no URL")
 	}
@@ -121,6 +126,9 @@ func (w *web) request(ctx context.Context, method, key string, body io.Reader) (
 // do sends a request. What it gives has a status of success, or 304.
 func (w *web) do(r *http.Request) (*http.Response, error) {
 	res, err := w.client.Do(r)
+	if known := (*fail.Error)(nil); errors.As(err, &known) { // checkRedirect's
+		return nil, known
+	}
 	if err != nil {
 		return nil, retry.Net(err)
 	}
@@ -132,6 +140,8 @@ func (w *web) do(r *http.Request) (*http.Response, error) {
 	err = w.failure(res, string(said))
 	if r.Header.Get("If-None-Match") == "*" && res.StatusCode == http.StatusPreconditionFailed || r.Method == http.MethodPut && strings.Contains(string(said), "Duplicate package is not allowed") {
 		err = ErrDuplicate
+	} else if r.Method == http.MethodPut && errors.Is(err, fs.ErrNotExist) {
+		err = fail.Errorf(fail.Denied, "the server answered %d to an upload", res.StatusCode).WithHint("check the location, and that the login for %s may write there", w.base.Host)
 	}
 	return nil, err
 }
@@ -146,7 +156,7 @@ func (w *web) failure(res *http.Response, said string) error {
 	case http.StatusRequestEntityTooLarge:
 		return fail.Errorf(fail.Unavailable, "%s: it takes no archives of that size", what).WithHint("raise its limit, or keep less in the archive")
 	case http.StatusRequestedRangeNotSatisfiable, http.StatusPreconditionFailed:
-		return retry.Again(fail.Errorf(fail.Unavailable, "the object changed while it came"), 0)
+		return changed()
 	default:
 		if err := retry.Status(code, res.Header, time.Now()); err != nil {
 			return err
@@ -194,16 +204,19 @@ func (w *web) Get(ctx context.Context, key string, o GetOptions) (*os.File, Info
 		}
 		strong := tag != "" && !strings.HasPrefix(tag, "W/")
 		switch {
+		case o.Last > 0:
+			r.Header.Set("Range", fmt.Sprintf("bytes=-%d", o.Last))
 		case have > 0 && strong:
 			r.Header.Set("Range", fmt.Sprintf("bytes=%d-", have))
 			r.Header.Set("If-Match", tag)
-		case o.Last > 0:
-			r.Header.Set("Range", fmt.Sprintf("bytes=-%d", o.Last))
 		}
 		if o.Unless != "" && have == 0 {
 			r.Header.Set("If-None-Match", o.Unless)
 		}
 		res, err := w.do(r)
+		if errors.Is(err, errChanged) {
+			o.Last = 0 // 416: an empty object has no last bytes
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -212,7 +225,11 @@ func (w *web) Get(ctx context.Context, key string, o GetOptions) (*os.File, Info
 			res.Body.Close()
 			return nil, ErrUnchanged
 		}
-		if res.StatusCode == http.StatusPartialContent && have > 0 && strong {
+		switch {
+		case res.StatusCode != http.StatusPartialContent:
+		case o.Last > 0:
+			p.total = total(res.Header.Get("Content-Range"))
+		default:
 			p.from = start(res.Header.Get("Content-Range"))
 		}
 		if sum := res.Header.Get("X-Checksum-SHA256"); sum != "" && res.StatusCode == http.StatusOK {
@@ -232,6 +249,24 @@ func start(contentRange string) int64 {
 	return n
 }
 
+// total is the last number of it; 0 if it is none.
+func total(contentRange string) int64 {
+	n, _ := strconv.ParseInt(contentRange[strings.LastIndex(contentRange, "/")+1:], 10, 64)
+	return n
+}
+
+// refused tells with ErrDuplicate that there is such an object: many servers ignore If-None-Match on uploads.
+func refused(ctx context.Context, s Store, key string) error {
+	_, err := s.Stat(ctx, key)
+	switch {
+	case err == nil:
+		return ErrDuplicate
+	case errors.Is(err, fs.ErrNotExist), fail.Of(err) == fail.Denied: // who may write need not be allowed to read
+		return nil
+	}
+	return err
+}
+
 // check compares a file with the SHA-256 that the server has of it.
 func check(f *os.File, sum string) error {
 	h := sha256.New()
@@ -248,6 +283,11 @@ func (w *web) Put(ctx context.Context, key string, f *os.File, o PutOptions) (i 
 	st, err := f.Stat()
 	if err != nil {
 		return i, err
+	}
+	if o.New {
+		if err := refused(ctx, w, key); err != nil {
+			return i, err
+		}
 	}
 	size := st.Size()
 	err = w.try(ctx, func(ctx context.Context, watch *watch) error {
@@ -282,7 +322,10 @@ func (w *web) Put(ctx context.Context, key string, f *os.File, o PutOptions) (i 
 		}
 		io.Copy(io.Discard, io.LimitReader(res.Body, 64<<10))
 		res.Body.Close()
-		i = Info{Key: key, Size: size, Tag: res.Header.Get("ETag"), Modified: time.Now()}
+		i = Info{Key: key, Size: size, Modified: time.Now()}
+		if tag := res.Header.Get("ETag"); !strings.HasPrefix(tag, "W/") { // a weak one is the answer's own, as GitLab's
+			i.Tag = tag
+		}
 		return nil
 	})
 	return i, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/md5"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -133,12 +134,12 @@ func (s *s3) explain(err error) error {
 		return ErrUnchanged
 	case e.Code == "NoSuchBucket":
 		return fail.Errorf(fail.Usage, "there is no bucket %q", s.name).WithHint("make it, or correct its name")
-	case e.StatusCode == http.StatusNotFound:
+	case e.Code == "NoSuchKey" || e.Code == "NoSuchUpload":
 		return fmt.Errorf("%s: %w", what, fs.ErrNotExist)
-	case e.StatusCode == http.StatusUnauthorized || e.StatusCode == http.StatusForbidden:
+	case e.StatusCode == http.StatusNotFound || e.StatusCode == http.StatusUnauthorized || e.StatusCode == http.StatusForbidden:
 		return fail.Errorf(fail.Denied, "%s for bucket %q", what, s.name).WithHint("check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and the rights that they have")
-	case e.StatusCode == http.StatusPreconditionFailed:
-		return retry.Again(fail.Errorf(fail.Unavailable, "the object changed while it came"), 0)
+	case e.StatusCode == http.StatusPreconditionFailed || e.StatusCode == http.StatusRequestedRangeNotSatisfiable:
+		return changed()
 	case e.Code == "SlowDown" || e.StatusCode == http.StatusConflict: // of two conditional writers one is asked to try again
 		return retry.Again(fail.Errorf(fail.Busy, "%s", what), 0)
 	}
@@ -175,10 +176,10 @@ func (s *s3) Get(ctx context.Context, key string, o GetOptions) (*os.File, Info,
 		var ask minio.GetObjectOptions
 		var err error
 		switch {
-		case have > 0 && tag != "":
-			err = errors.Join(ask.SetRange(have, 0), ask.SetMatchETag(tag))
 		case o.Last > 0:
 			err = ask.SetRange(0, -o.Last)
+		case have > 0 && tag != "":
+			err = errors.Join(ask.SetRange(have, 0), ask.SetMatchETag(tag))
 		}
 		if o.Unless != "" && have == 0 {
 			err = errors.Join(err, ask.SetMatchETagExcept(o.Unless))
@@ -188,12 +189,19 @@ func (s *s3) Get(ctx context.Context, key string, o GetOptions) (*os.File, Info,
 		}
 		body, info, header, err := s.core.GetObject(ctx, s.name, name, ask)
 		if err != nil {
-			return nil, s.explain(err)
+			if err = s.explain(err); errors.Is(err, errChanged) {
+				o.Last = 0 // 416: an empty object has no last bytes
+			}
+			return nil, err
 		}
 		p := &piece{ReadCloser: body, Info: s.info(info)}
 		p.Key = key
-		if have > 0 && tag != "" && header.Get("Content-Range") != "" {
-			p.from = start(header.Get("Content-Range"))
+		switch part := header.Get("Content-Range"); {
+		case part == "":
+		case o.Last > 0:
+			p.total = total(part)
+		default:
+			p.from = start(part)
 		}
 		return p, nil
 	})
@@ -213,9 +221,14 @@ func (s *s3) Put(ctx context.Context, key string, f *os.File, o PutOptions) (i I
 	}
 	u := &upload{s3: s, name: name, f: f, size: st.Size(), progress: o.Progress, part: max(partSize, (st.Size()/9000+1<<20)>>20<<20)}
 	if o.New {
+		if err := refused(ctx, s, key); err != nil {
+			return i, err
+		}
 		u.opts.SetMatchETagExcept("*")
 	}
 	u.opts.ContentType = "application/zstd"
+	// The sum is in the signature. In place of it chunks would be signed without TLS, of which an empty body's last one stays on the connection.
+	u.opts.DisableContentSha256 = true
 	var done minio.UploadInfo
 	if u.size <= u.part {
 		done, err = u.whole(ctx)
@@ -313,10 +326,15 @@ func (u *upload) inParts(ctx context.Context) (done minio.UploadInfo, err error)
 	return done, err
 }
 
-// completed tells whether the object has as many parts and bytes as we sent.
+// completed tells whether the object is made of the parts that we sent: then its ETag is of theirs.
 func (u *upload) completed(ctx context.Context, parts []minio.CompletePart) error {
+	sum := md5.New()
+	for _, p := range parts {
+		b, _ := hex.DecodeString(p.ETag)
+		sum.Write(b)
+	}
 	o, err := u.core.StatObject(ctx, u.bucket.name, u.name, minio.StatObjectOptions{})
-	if err == nil && o.Size == u.size && strings.HasSuffix(o.ETag, fmt.Sprintf("-%d", len(parts))) {
+	if err == nil && o.Size == u.size && o.ETag == fmt.Sprintf("%x-%d", sum.Sum(nil), len(parts)) {
 		return nil
 	}
 	return fail.Errorf(fail.Unavailable, "the store has forgotten the upload").WithHint("uploads in parts are removed there too soon: see the bucket's lifecycle rules")
@@ -361,7 +379,7 @@ func (u *upload) sendPart(ctx context.Context, k int) (p minio.ObjectPart, err e
 		if err != nil {
 			return err
 		}
-		p, err = u.core.PutObjectPart(ctx, u.bucket.name, u.name, u.id, k+1, body, size, minio.PutObjectPartOptions{Sha256Hex: sum})
+		p, err = u.core.PutObjectPart(ctx, u.bucket.name, u.name, u.id, k+1, body, size, minio.PutObjectPartOptions{Sha256Hex: sum, DisableContentSha256: true})
 		return u.explain(err)
 	})
 	return p, err

@@ -14,6 +14,7 @@ import (
 
 	"run-task/internal/fail"
 	"run-task/internal/fsx"
+	"run-task/internal/logs"
 	"run-task/internal/retry"
 	"run-task/internal/roots"
 )
@@ -66,6 +67,11 @@ func (o *Options) try(ctx context.Context, do func(ctx context.Context, w *watch
 
 var errStalled = errors.New("the transfer stalls")
 
+// errChanged is that of a part that does not belong to those which we have.
+var errChanged = errors.New("the object changed while it came")
+
+func changed() error { return retry.Again(fail.Errorf(fail.Unavailable, "%w", errChanged), 0) }
+
 // watch sees what moves.
 type watch struct {
 	stall time.Duration
@@ -87,6 +93,9 @@ func (r *reader) Read(b []byte) (int, error) {
 		r.w.moved()
 		r.told(n)
 	}
+	if err == io.EOF { // a server may have to work on what it got
+		r.w.timer.Reset(4 * r.w.stall)
+	}
 	return n, err
 }
 
@@ -94,8 +103,35 @@ func (r *reader) Read(b []byte) (int, error) {
 type piece struct {
 	io.ReadCloser
 	Info
-	from int64 // of the object's bytes: where these begin
-	sum  func(*os.File) error
+	from  int64 // of the object's bytes: where these begin; 0 for its last ones
+	total int64 // the object's size where these are its last bytes, else 0
+	sum   func(*os.File) error
+}
+
+// enough is how much must come for the next failure to count as the first one.
+const enough = 1 << 20
+
+var errGotOn = errors.New("it got on")
+
+// lasting is try for a long transfer: as long as enough comes between two failures neither the number of tries nor the budget ends it.
+func (o *Options) lasting(ctx context.Context, have *int64, do func(ctx context.Context, w *watch) error) error {
+	for again := *o; ; again.Policy.Start = (time.Time{}) {
+		err := again.try(ctx, func(ctx context.Context, w *watch) error {
+			before := *have
+			err := do(ctx, w)
+			if retry.Marked(err) && *have-before >= enough && ctx.Err() == nil {
+				o.Log.Infof("%v: going on after %s", err, logs.Bytes(*have))
+				return errGotOn
+			}
+			return err
+		})
+		if err != errGotOn {
+			return err
+		}
+		if _, _, err := o.Policy.Pause(ctx, 1, time.Now().Add(time.Hour)); err != nil {
+			return err
+		}
+	}
 }
 
 // download puts an object into a file without a name. ask asks for what follows the bytes that we have, which are of the object with that tag; it may give all again.
@@ -110,15 +146,18 @@ func (o *Options) download(ctx context.Context, progress func(done, total int64)
 	}
 	var have int64
 	var info Info
-	err = o.try(ctx, func(ctx context.Context, w *watch) error {
+	err = o.lasting(ctx, &have, func(ctx context.Context, w *watch) error {
 		p, err := ask(ctx, have, info.Tag)
+		if errors.Is(err, errChanged) {
+			have, info.Tag = 0, ""
+		}
 		if err != nil {
 			return err
 		}
 		defer p.Close()
 		if p.from != 0 && (p.from != have || p.Tag != info.Tag) {
 			have, info.Tag = 0, "" // it was replaced meanwhile, or this is no answer to what we asked
-			return retry.Again(fail.Errorf(fail.Unavailable, "the object changed while it came"), 0)
+			return changed()
 		}
 		if have, info = p.from, p.Info; info.Size >= 0 {
 			info.Size += p.from
@@ -142,7 +181,9 @@ func (o *Options) download(ctx context.Context, progress func(done, total int64)
 		case info.Size >= 0 && have != info.Size:
 			return retry.Again(fail.Errorf(fail.Unavailable, "%d of %d bytes came", have, info.Size), 0)
 		}
-		info.Size = have
+		if info.Size = have; p.total > 0 {
+			info.Size = p.total
+		}
 		if p.sum != nil {
 			if err := p.sum(f); err != nil {
 				have, info.Tag = 0, ""

@@ -72,13 +72,6 @@ func unnamed(d *Dir) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path.Join(d.name, "(unnamed)")), nil
 }
 
-// LinkOpen gives an open file without a name one below d (open(2), O_TMPFILE). Not where there is no /proc, nor for a file that had a name once.
-func LinkOpen(f *os.File, d *Dir, name string) error {
-	return d.at("link", name, func(fd int, base string) error {
-		return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), fd, base, unix.AT_SYMLINK_FOLLOW)
-	})
-}
-
 func exchangeNames(from int, old string, to int, new string) error {
 	return unix.Renameat2(from, old, to, new, unix.RENAME_EXCHANGE)
 }

@@ -39,9 +39,6 @@ func setTime(fd int, name string, sec, nsec int64) error {
 
 func unnamed(*Dir) (*os.File, error) { return nil, errors.ErrUnsupported }
 
-// LinkOpen gives an open file without a name one below d: see Linux.
-func LinkOpen(*os.File, *Dir, string) error { return errors.ErrUnsupported }
-
 func exchangeNames(int, string, int, string) error { return errors.ErrUnsupported }
 
 // SyncFS makes all that the directory's file system holds survive a power cut.

@@ -10,9 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TempPrefix begins the names of files that Temp could not make without one, and that it was killed before it could remove.
-const TempPrefix = ".run-task-temp-"
-
 // Temp makes an empty file without a name in a directory, for reading and writing: it is gone when it is closed, however the process ends.
 func Temp(dir string) (*os.File, error) {
 	d, err := Open(dir)
@@ -23,7 +20,7 @@ func Temp(dir string) (*os.File, error) {
 	if f, err := unnamed(d); err == nil {
 		return f, nil
 	}
-	name := fmt.Sprintf("%s%x", TempPrefix, rand.Uint64())
+	name := fmt.Sprintf(".run-task-temp-%x", rand.Uint64())
 	f, err := d.OpenFile(name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600)
 	if err == nil {
 		err = d.Unlink(name)
