@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"run-task/internal/fail"
-	"run-task/internal/fsx"
 	"run-task/internal/retry"
 )
 
@@ -96,7 +95,7 @@ func secretHeader(name string) bool {
 
 func (w *web) String() string { return w.base.Scheme + "://" + w.base.Host + w.base.EscapedPath() }
 
-func (w *web) Temp() (*os.File, error) { return fsx.Temp(cmp.Or(w.Options.Temp, os.TempDir())) }
+func (w *web) Temp() (*os.File, error) { return w.temp() }
 
 // request is one for an object. A location with {key} has its place, elsewhere it follows the path.
 func (w *web) request(ctx context.Context, method, key string, body io.Reader) (*http.Request, error) {

@@ -23,7 +23,6 @@ import (
 	"github.com/minio/minio-go/v7"
 
 	"run-task/internal/fail"
-	"run-task/internal/fsx"
 	"run-task/internal/retry"
 )
 
@@ -115,7 +114,7 @@ func (s *s3) String() string {
 	return name
 }
 
-func (s *s3) Temp() (*os.File, error) { return fsx.Temp(cmp.Or(s.Options.Temp, os.TempDir())) }
+func (s *s3) Temp() (*os.File, error) { return s.temp() }
 
 func (s *s3) object(key string) (string, error) { return path.Join(s.prefix, key), ValidKey(key) }
 

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/minio/minio-go/v7"
-	"github.com/minio/minio-go/v7/pkg/credentials"
 
 	"run-task/internal/fail"
 	"run-task/store"
@@ -22,7 +21,8 @@ var buckets atomic.Int64
 // client is a bare one, for what a store does not do.
 func client(t *testing.T) *minio.Core {
 	t.Helper()
-	c, err := minio.NewCore(strings.TrimPrefix(s3Server(t), "http://"), &minio.Options{Creds: credentials.NewStaticV4(s3Key, s3Secret, "")})
+	s3Server(t)
+	c, err := s3.Client()
 	if err != nil {
 		t.Fatal(err)
 	}

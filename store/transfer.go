@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -47,6 +48,15 @@ func (o *Options) transport() (*http.Transport, error) {
 		DisableCompression:    true, // what comes is what was put
 		TLSNextProto:          map[string]func(string, *tls.Conn) http.RoundTripper{},
 	}, nil
+}
+
+// temp makes a file without a name for what is on its way.
+func (o *Options) temp() (*os.File, error) {
+	f, err := fsx.Temp(cmp.Or(o.Temp, os.TempDir()))
+	if err != nil {
+		return nil, fail.Errorf(fail.IO, "make a temporary file: %w", err).WithHint("set TMPDIR to a directory that uid %d can write, and that has room for what is sent and got", os.Geteuid())
+	}
+	return f, nil
 }
 
 // try repeats what fails in passing. Each try is given up when nothing moves for too long.
@@ -136,11 +146,7 @@ func (o *Options) lasting(ctx context.Context, have *int64, do func(ctx context.
 
 // download puts an object into a file without a name. ask asks for what follows the bytes that we have, which are of the object with that tag; it may give all again.
 func (o *Options) download(ctx context.Context, progress func(done, total int64), ask func(ctx context.Context, have int64, tag string) (*piece, error)) (*os.File, Info, error) {
-	temp := o.Temp
-	if temp == "" {
-		temp = os.TempDir()
-	}
-	f, err := fsx.Temp(temp)
+	f, err := o.temp()
 	if err != nil {
 		return nil, Info{}, err
 	}

@@ -59,6 +59,9 @@ func all(m *testing.M) int {
 		}
 	}
 	code := m.Run()
+	if err := s3.Stop(); err != nil {
+		code = failed(err)
+	}
 	printSkips()
 	return code
 }
