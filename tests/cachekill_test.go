@@ -26,7 +26,7 @@ type trunk struct {
 func newTrunk(t *testing.T) *trunk {
 	t.Helper()
 	k := &trunk{T: t, dir: tempDir(t)}
-	k.store = "dir:" + k.dir + "/store"
+	k.store, k.env = "dir:"+k.dir+"/store", []string{"TMPDIR=" + k.dir}
 	own(t, k.dir)
 	return k
 }
