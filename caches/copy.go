@@ -1,6 +1,7 @@
 package caches
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/otiai10/copy"
+	"golang.org/x/sys/unix"
 
 	"run-task/internal/fail"
 	"run-task/internal/fsx"
@@ -23,10 +25,9 @@ type CopySpec struct{ Src, Dst string }
 // belong. Dst must not exist or be an empty directory, neither inside the other; missing parents of Dst are made. All
 // that fails here is fail.Usage, with nothing written, and so is a FIFO, a socket or a device anywhere in Src.
 //
-// Contents, permissions, times to the nanosecond (of links to the microsecond) and links as they are written are kept, and
-// extents are shared where the file system can. Not kept: owners, setuid and setgid bits (the file's owner changes, so they
-// would grant another identity), hard links (each name becomes a file of its own, with a warning), extended attributes and
-// holes. Src must not change meanwhile.
+// Contents, permissions, times to the nanosecond, links as they are written, names that share a file, holes and the user's extended attributes are kept, and
+// blocks are shared where the file system can. Not kept: owners, and setuid and setgid bits (the file's owner changes, so they would grant another identity).
+// Src must not change meanwhile.
 //
 // A new Dst appears whole or not at all. An existing directory is filled from a staging directory inside it, so that it
 // may be a mount point; what a killed Copy left there is removed by the next. A cancelled ctx ends it between two files.
@@ -52,7 +53,8 @@ type copying struct {
 	src, dst string // without links
 	total    survey
 	done     int
-	chmod    error // the library drops it
+	chmod    error             // the library drops it
+	first    map[uint64]string // of names that share a file: where its copy is
 }
 
 func (c *copying) run(ctx context.Context) error {
@@ -81,9 +83,6 @@ func (c *copying) run(ctx context.Context) error {
 		return err
 	}
 	c.log.Infof("copied %q to %q: %d entries, %s", c.Src, c.Dst, c.total.entries, logs.Bytes(c.total.bytes))
-	if c.total.linked > 0 {
-		c.log.Warnf("%d names of hard-linked files in %q became files of their own", c.total.linked, c.Src)
-	}
 	if c.total.setid > 0 {
 		c.log.Warnf("%d files in %q lost their setuid or setgid bit", c.total.setid, c.Src)
 	}
@@ -253,29 +252,104 @@ func (c *copying) moveUp(d *fsx.Dir, name string) error {
 }
 
 // tree copies src to a new name. The library is told no more than what it needs: a buffer size or a wrapped reader would
-// end the sharing of extents, and workers make it slower.
+// end the sharing of extents, and workers make it slower. What it would not keep is copied here.
 func (c *copying) tree(ctx context.Context, to string) error {
+	c.first = map[uint64]string{}
 	err := copy.Copy(c.src, to, copy.Options{
-		PreserveTimes:     true,
-		PermissionControl: c.permissions,
-		Skip: func(fs.FileInfo, string, string) (bool, error) {
+		PreserveTimes: true,
+		PermissionControl: func(info fs.FileInfo, at string) (func(*error), error) {
+			return c.permissions(info, c.src+at[len(to):], at)
+		},
+		Skip: func(info fs.FileInfo, from, at string) (bool, error) {
 			c.done++
 			c.progress.Updatef("copying %q: %d of %d entries", c.Src, c.done, c.total.entries)
-			return false, context.Cause(ctx)
+			if err := context.Cause(ctx); err != nil {
+				return false, err
+			}
+			return c.special(info, from, at)
 		},
 	})
 	return errors.Join(err, c.chmod)
 }
 
+// special copies links, names that share a file, and files with holes.
+func (c *copying) special(info fs.FileInfo, from, to string) (done bool, err error) {
+	if info.Mode()&fs.ModeSymlink != 0 {
+		target, err := os.Readlink(from)
+		return true, cmp.Or(err, os.Symlink(target, to), setTime(to, info))
+	}
+	if !info.Mode().IsRegular() {
+		return false, nil
+	}
+	in, err := os.OpenFile(from, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false, err
+	}
+	defer in.Close()
+	st, err := fsx.FileStat(in)
+	if err != nil || st.Nlink == 1 && !st.Holes() {
+		return false, err
+	}
+	if first, ok := c.first[st.Ino]; ok && st.Nlink > 1 {
+		return true, os.Link(first, to)
+	}
+	c.first[st.Ino] = to
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return false, err
+	}
+	err = cmp.Or(fsx.CopyContent(out, in, st.Size), copyXattrs(out, in), out.Chmod(kept(info.Mode())))
+	return true, errors.Join(err, out.Close(), setTime(to, info))
+}
+
+func setTime(path string, info fs.FileInfo) error {
+	d, err := fsx.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.SetTime(filepath.Base(path), info.ModTime().Unix(), int64(info.ModTime().Nanosecond()))
+}
+
+// copyXattrs copies the user's extended attributes, where both file systems have any.
+func copyXattrs(to, from *os.File) error {
+	all, err := fsx.UserXattrs(int(from.Fd()))
+	for _, x := range all {
+		if err == nil {
+			err = fsx.SetXattr(int(to.Fd()), x)
+		}
+	}
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	return err
+}
+
 // permissions makes directories private and writable until they are complete. The library's own control would give a file
 // that was setuid for its owner the same bit for us.
-func (c *copying) permissions(info fs.FileInfo, to string) (func(*error), error) {
+func (c *copying) permissions(info fs.FileInfo, from, to string) (func(*error), error) {
 	if info.IsDir() {
 		if err := os.Mkdir(to, 0o700); err != nil {
 			return func(*error) {}, err
 		}
 	}
-	return func(*error) { c.chmod = errors.Join(c.chmod, os.Chmod(to, kept(info.Mode()))) }, nil
+	err := withBoth(from, to, copyXattrs)
+	return func(*error) { c.chmod = errors.Join(c.chmod, os.Chmod(to, kept(info.Mode()))) }, err
+}
+
+// withBoth opens two files or directories.
+func withBoth(from, to string, do func(to, from *os.File) error) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Open(to)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	return do(out, in)
 }
 
 func kept(mode fs.FileMode) fs.FileMode {
@@ -287,8 +361,8 @@ func kept(mode fs.FileMode) fs.FileMode {
 
 // survey is what a walk before the copy finds.
 type survey struct {
-	entries, linked, setid int
-	bytes                  int64
+	entries, setid int
+	bytes          int64
 }
 
 // look walks a tree and refuses what cannot be copied, before anything is.
@@ -317,9 +391,6 @@ func (s *survey) add(ctx context.Context, d *fsx.Dir, name string) error {
 		return fail.Errorf(fail.Usage, "%q is a %s", filepath.Join(d.Name(), name), st.Kind()).WithHint("remove it from what is copied")
 	}
 	s.bytes += st.Size
-	if st.Nlink > 1 {
-		s.linked++
-	}
 	if st.Perm()&0o6000 != 0 {
 		s.setid++
 	}

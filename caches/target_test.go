@@ -158,7 +158,7 @@ func TestTargetPaths(t *testing.T) {
 	dir := t.TempDir()
 	grown(t, dir, "base/sub/", "base/link -> ../outside", "outside/", "base/file x", "alias -> base")
 	for path, want := range map[string]string{
-		"sub/new": "", "new": "", "sub": "", "new/a/b": "", "./sub/../new2": "", "link/x": "link", "link": "link", "file/x": "link", "file": "link", dir + "/base/link/x": "link", "../x": "?",
+		"sub/new": "", "new": "", "sub": "", "fresh/a/b": "", "./sub/../new2": "", "link/x": "link", "link": "link", "file/x": "link", "file": "link", dir + "/base/link/x": "link", "../x": "?",
 	} {
 		err := landing(t, dir+"/alias", path, "a 1")
 		switch {

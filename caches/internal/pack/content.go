@@ -54,7 +54,7 @@ func (w *writer) fillFile(j *job, it *item) error {
 	}
 	it.Entry.of(st)
 	if w.Xattrs {
-		if it.Xattrs, err = xattrs(int(f.Fd())); err != nil {
+		if it.Xattrs, err = fsx.UserXattrs(int(f.Fd())); err != nil {
 			return err
 		}
 	}
@@ -137,13 +137,13 @@ func (k *walk) big(it item) (err error) {
 	e := it.Entry
 	b := &file{entry: &e, f: it.file, stat: it.stat}
 	if it.stat.Holes() {
-		if e.Data, err = parts(it.file, e.Size); err != nil {
+		if e.Data, err = fsx.Extents(it.file, e.Size, maxParts); err != nil {
 			it.release()
 			return err
 		}
 	}
 	if k.Xattrs {
-		if e.Xattrs, err = xattrs(int(it.file.Fd())); err != nil {
+		if e.Xattrs, err = fsx.UserXattrs(int(it.file.Fd())); err != nil {
 			it.release()
 			return err
 		}

@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"strings"
+
+	"run-task/internal/fsx"
 )
 
 // Type is what an entry is.
@@ -36,11 +38,12 @@ type Entry struct {
 	Nsec uint32
 }
 
-// Part is a run of a file's bytes.
-type Part struct{ Offset, Size int64 }
-
-// Xattr is an extended attribute.
-type Xattr struct{ Name, Value string }
+type (
+	// Part is a run of a file's bytes.
+	Part = fsx.Extent
+	// Xattr is an extended attribute.
+	Xattr = fsx.Xattr
+)
 
 const (
 	maxName   = 32 << 10 // bytes of a name or a target
@@ -63,7 +66,7 @@ func (e *Entry) stored() (n int64) {
 // parts are where the bytes of a file are.
 func (e *Entry) parts() []Part {
 	if e.Data == nil {
-		return []Part{{0, e.Size}}
+		return []Part{{Offset: 0, Size: e.Size}}
 	}
 	return e.Data
 }
@@ -166,7 +169,7 @@ func (r *reader) entry(e *Entry) {
 		if n := r.number(maxParts + 1); n > 0 {
 			e.Data = make([]Part, 0, min(n-1, uint64(len(r.b))))
 			for range n - 1 {
-				e.Data = append(e.Data, Part{int64(r.number(most)), int64(r.number(most))})
+				e.Data = append(e.Data, Part{Offset: int64(r.number(most)), Size: int64(r.number(most))})
 				if r.bad {
 					return
 				}
@@ -174,7 +177,7 @@ func (r *reader) entry(e *Entry) {
 		}
 	}
 	for range r.number(maxXattrs) {
-		e.Xattrs = append(e.Xattrs, Xattr{r.text(maxXattrs), r.text(maxXattrs)})
+		e.Xattrs = append(e.Xattrs, Xattr{Name: r.text(maxXattrs), Value: r.text(maxXattrs)})
 		if r.bad {
 			return
 		}

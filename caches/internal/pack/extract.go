@@ -305,7 +305,7 @@ func (x *extraction) mode(e *Entry) uint32 {
 // setXattrs sets attributes where the file system has any.
 func setXattrs(f int, all []Xattr) error {
 	for _, a := range all {
-		if err := setXattr(f, a); err != nil && !errors.Is(err, unix.ENOTSUP) {
+		if err := fsx.SetXattr(f, a); err != nil && !errors.Is(err, unix.ENOTSUP) {
 			return err
 		}
 	}

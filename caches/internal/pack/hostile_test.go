@@ -157,12 +157,12 @@ func TestHostileArchives(t *testing.T) {
 		"link outside":              {entries: []Entry{{Type: Link, Name: "a", Target: "../out"}}},
 		"link through a link":       {entries: []Entry{link("a", ".."), {Type: Link, Name: "b", Target: "a/victim"}}},
 		"link without a target":     {entries: []Entry{link("a", "")}},
-		"security attribute":        {entries: []Entry{{Type: File, Name: "a", Xattrs: []Xattr{{"security.capability", "x"}}}}},
-		"attributes twice":          {entries: []Entry{{Type: File, Name: "a", Xattrs: []Xattr{{"user.a", "x"}, {"user.a", "y"}}}}},
-		"attributes of a link":      {entries: []Entry{{Type: Symlink, Name: "a", Target: "b", Xattrs: []Xattr{{"user.a", "x"}}}}},
-		"parts that overlap":        {entries: []Entry{{Type: File, Name: "a", Size: 20, Data: []Part{{0, 5}, {3, 5}}}}, bodies: map[string]string{"a": "0123456789"}},
-		"parts beyond the end":      {entries: []Entry{{Type: File, Name: "a", Size: 9, Data: []Part{{0, 10}}}}, bodies: map[string]string{"a": "0123456789"}},
-		"negative part":             {entries: []Entry{{Type: File, Name: "a", Size: 20, Data: []Part{{-5, 10}}}}, bodies: map[string]string{"a": "0123456789"}},
+		"security attribute":        {entries: []Entry{{Type: File, Name: "a", Xattrs: []Xattr{{Name: "security.capability", Value: "x"}}}}},
+		"attributes twice":          {entries: []Entry{{Type: File, Name: "a", Xattrs: []Xattr{{Name: "user.a", Value: "x"}, {Name: "user.a", Value: "y"}}}}},
+		"attributes of a link":      {entries: []Entry{{Type: Symlink, Name: "a", Target: "b", Xattrs: []Xattr{{Name: "user.a", Value: "x"}}}}},
+		"parts that overlap":        {entries: []Entry{{Type: File, Name: "a", Size: 20, Data: []Part{{Offset: 0, Size: 5}, {Offset: 3, Size: 5}}}}, bodies: map[string]string{"a": "0123456789"}},
+		"parts beyond the end":      {entries: []Entry{{Type: File, Name: "a", Size: 9, Data: []Part{{Offset: 0, Size: 10}}}}, bodies: map[string]string{"a": "0123456789"}},
+		"negative part":             {entries: []Entry{{Type: File, Name: "a", Size: 20, Data: []Part{{Offset: -5, Size: 10}}}}, bodies: map[string]string{"a": "0123456789"}},
 		"larger than told":          {entries: []Entry{{Type: File, Name: "a", Size: 5}}, bodies: map[string]string{"a": strings.Repeat("x", 1000)}},
 		"smaller than told":         {entries: []Entry{{Type: File, Name: "a", Size: 5000}}, bodies: map[string]string{"a": "x"}},
 		"no end":                    {stream: headers(Entry{Type: Dir, Mode: 0o755})},
@@ -316,7 +316,7 @@ func FuzzOpen(f *testing.F) {
 
 // A record is what its bytes say, and only these bytes say it.
 func FuzzRecord(f *testing.F) {
-	for _, e := range []Entry{{Type: Dir}, {Type: File, Name: "a/b", Size: 10, Data: []Part{{1, 2}, {5, 5}}, Nsec: 5, Xattrs: []Xattr{{"user.x", "y"}}}, {Type: Symlink, Name: "l", Target: "../x"}, {Type: Link, Name: "z", Target: "a/b", Sec: -1}} {
+	for _, e := range []Entry{{Type: Dir}, {Type: File, Name: "a/b", Size: 10, Data: []Part{{Offset: 1, Size: 2}, {Offset: 5, Size: 5}}, Nsec: 5, Xattrs: []Xattr{{Name: "user.x", Value: "y"}}}, {Type: Symlink, Name: "l", Target: "../x"}, {Type: Link, Name: "z", Target: "a/b", Sec: -1}} {
 		b, _ := e.appendRecord(nil)
 		f.Add(b)
 	}

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"run-task/internal/fsx"
 )
 
 // extracted is a tree from an archive and what is known of it.
@@ -177,8 +179,8 @@ func TestXattrs(t *testing.T) {
 	}
 	x := extracted(t, dst, data, Extraction{Xattrs: true})
 	for _, name := range []string{"", "/f", "/d", "/big"} {
-		got, err := xattrs(open2(t, dst+name))
-		want, err2 := xattrs(open2(t, src+name))
+		got, err := fsx.UserXattrs(open2(t, dst+name))
+		want, err2 := fsx.UserXattrs(open2(t, src+name))
 		if err := errors.Join(err, err2); err != nil || !slices.Equal(got, want) {
 			t.Errorf("%q: %v %q, want %q", name, err, got, want)
 		}

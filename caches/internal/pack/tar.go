@@ -76,7 +76,7 @@ func (e *Entry) appendHeader(b []byte) (_ []byte, body int64) {
 
 // sparseMap is the number of parts, and offset and size of each, as lines. An empty part stands at the end for the hole there.
 func (e *Entry) sparseMap() []byte {
-	parts := append(e.Data[:len(e.Data):len(e.Data)], Part{e.Size, 0})
+	parts := append(e.Data[:len(e.Data):len(e.Data)], Part{Offset: e.Size})
 	b := fmt.Appendf(nil, "%d\n", len(parts))
 	for _, p := range parts {
 		b = fmt.Appendf(b, "%d\n%d\n", p.Offset, p.Size)

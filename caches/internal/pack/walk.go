@@ -110,7 +110,7 @@ func (k *walk) directory(it item, d *held, depth int) error {
 	defer d.release()
 	if k.Xattrs {
 		var err error
-		if it.Xattrs, err = xattrs(d.Fd()); err != nil {
+		if it.Xattrs, err = fsx.UserXattrs(d.Fd()); err != nil {
 			return k.unread(d.Dir, "", err)
 		}
 	}

@@ -1,4 +1,4 @@
-package pack
+package fsx
 
 import (
 	"os"
@@ -8,9 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// parts finds where a file has bytes (lseek(2), SEEK_DATA); nil if it has them everywhere, or the file system cannot tell. A file in too many parts has one last part for the rest.
-func parts(f *os.File, size int64) ([]Part, error) {
-	all := []Part{}
+// Extents tells where the first size bytes of a file are none of a hole's (lseek(2), SEEK_DATA); nil if that is everywhere, or the file system cannot tell. There are most of them at
+// most: the last one then has the rest.
+func Extents(f *os.File, size int64, most int) ([]Extent, error) {
+	all := []Extent{}
 	for at := int64(0); at < size; {
 		start, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
 		if err == unix.ENXIO || err == nil && start >= size { // nothing but a hole
@@ -29,10 +30,10 @@ func parts(f *os.File, size int64) ([]Part, error) {
 		if err != nil {
 			return nil, os.NewSyscallError("lseek", err)
 		}
-		if end = min(end, size); len(all) == maxParts-1 {
+		if end = min(end, size); len(all) == most-1 {
 			end = size
 		}
-		all = append(all, Part{start, end - start})
+		all = append(all, Extent{start, end - start})
 		at = end
 	}
 	if len(all) == 1 && all[0].Size == size {
@@ -41,8 +42,9 @@ func parts(f *os.File, size int64) ([]Part, error) {
 	return all, nil
 }
 
-// xattrs are the extended attributes that are kept, sorted. A file system without any is fine.
-func xattrs(fd int) ([]Xattr, error) {
+// UserXattrs are the extended attributes that are a user's own ("user."), sorted by name. A file system without any is fine; more than 64 KiB of them are E2BIG.
+func UserXattrs(fd int) ([]Xattr, error) {
+	const most = 64 << 10
 	names := make([]byte, 1<<10)
 	var n int
 	for {
@@ -60,10 +62,10 @@ func xattrs(fd int) ([]Xattr, error) {
 		names = make([]byte, 4*len(names))
 	}
 	var all []Xattr
-	value := make([]byte, maxXattrs)
+	value := make([]byte, most)
 	total := 0
 	for name := range strings.SplitSeq(strings.TrimRight(string(names[:n]), "\x00"), "\x00") {
-		if !keptXattr(name) {
+		if !strings.HasPrefix(name, "user.") {
 			continue
 		}
 		n, err := unix.Fgetxattr(fd, name, value)
@@ -73,7 +75,7 @@ func xattrs(fd int) ([]Xattr, error) {
 		if err != nil {
 			return nil, os.NewSyscallError("fgetxattr", err)
 		}
-		if total += len(name) + n; total > maxXattrs {
+		if total += len(name) + n; total > most {
 			return nil, os.NewSyscallError("fgetxattr", unix.E2BIG)
 		}
 		all = append(all, Xattr{name, string(value[:n])})
@@ -82,6 +84,7 @@ func xattrs(fd int) ([]Xattr, error) {
 	return all, nil
 }
 
-func setXattr(fd int, x Xattr) error {
+// SetXattr sets an extended attribute.
+func SetXattr(fd int, x Xattr) error {
 	return os.NewSyscallError("fsetxattr", unix.Fsetxattr(fd, x.Name, []byte(x.Value), 0))
 }
