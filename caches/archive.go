@@ -100,6 +100,7 @@ type Archive struct {
 	tag     string      // of what was restored, or found
 	content [32]byte    // of that
 	known   bool        // content is set
+	damaged bool        // what the store has under Key: it must be replaced, whatever its content is said to be
 	index   *pack.Index // of what was restored
 	err     error
 }

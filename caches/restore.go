@@ -91,6 +91,7 @@ func (a *Archives) restore(ctx context.Context, log *logs.Log, x *Archive) error
 			continue
 		case errors.Is(err, pack.ErrDamaged):
 			bad = cmp.Or(bad, fmt.Errorf("%q: %w", key, err))
+			x.damaged = x.damaged || key == x.Key
 			continue
 		case err != nil:
 			return cmp.Or(bad, err)

@@ -127,7 +127,7 @@ func (a *Archives) opened(ctx context.Context, x *Archive) (*fsx.Dir, error) {
 // unchanged tells whether the store has the tree's content under its key already. It reads what may have changed, and is only asked where the store has something.
 func (a *Archives) unchanged(ctx context.Context, x *Archive, root *fsx.Dir, o pack.Options) (bool, error) {
 	content, ok := a.stored(ctx, x)
-	if !ok {
+	if !ok || x.damaged {
 		return false, context.Cause(ctx)
 	}
 	is, err := pack.Digest(ctx, root, o)
