@@ -43,11 +43,11 @@ func main() {
 	}
 	runs := flag.Int("n", 0, "runs of each side (default: 101 for start and init, 21 for nothing, 5 for blob and relay, 3 for latency, 7 for the others)")
 	flag.Parse()
-	all := map[string]benchmark{"start": {start, 101}, "checkout": {checkouts, 7}, "onecore": {oneCore, 7}, "history": {histories, 7}, "next": {next, 7},
+	all := map[string]benchmark{"archives": {archives, 7}, "start": {start, 101}, "checkout": {checkouts, 7}, "onecore": {oneCore, 7}, "history": {histories, 7}, "next": {next, 7},
 		"nothing": {nothing, 21}, "refs": {manyRefs, 7}, "small": {small, 7}, "blob": {blob, 5}, "store": {stores, 7}}
 	names := flag.Args()
 	if len(names) == 0 {
-		names = []string{"start", "checkout", "onecore", "history", "next", "nothing", "refs", "small", "blob", "store"}
+		names = []string{"start", "checkout", "onecore", "history", "next", "nothing", "refs", "small", "blob", "store", "archives"}
 		names = append(names, slices.Sorted(maps.Keys(onLinux))...)
 	}
 	maps.Copy(all, onLinux)
