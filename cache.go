@@ -66,7 +66,7 @@ func (j *job) cache(ctx context.Context, log *logs.Log) error {
 		for _, x := range done.Removed {
 			fmt.Fprintln(w, x.Key)
 		}
-		fmt.Fprintf(w, "%d archives (%s) and %d unfinished uploads removed, %s left\n", len(done.Removed), logs.Bytes(done.Bytes), done.Litter, logs.Bytes(done.Left))
+		fmt.Fprintf(w, "%d archives and commits (%s) and %d unfinished uploads removed, %s left\n", len(done.Removed), logs.Bytes(done.Bytes), done.Litter, logs.Bytes(done.Left))
 	})
 }
 
@@ -91,7 +91,7 @@ func (j *job) verifyArchives(ctx context.Context, log *logs.Log, a caches.Archiv
 	case err != nil:
 		return err
 	case broken > 0:
-		return fail.Errorf(fail.BadData, "%d of %d archives are damaged", broken, len(all)).WithHint("no task uses them; the next save under their keys replaces them")
+		return fail.Errorf(fail.BadData, "%d of %d archives are damaged", broken, len(all)).WithHint("no task uses them; one that restores and saves under the key (policy=pull-push) replaces it")
 	case missing > 0:
 		return fail.Errorf(fail.Gone, "%d of %d archives are not there", missing, len(all)).WithHint("see run-task cache list")
 	}

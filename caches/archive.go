@@ -239,7 +239,7 @@ func limited(ctx context.Context, d time.Duration) (context.Context, context.Can
 // reason makes what an archive can be at fault for a reason of its own.
 func reason(err error) error {
 	if errors.Is(err, pack.ErrDamaged) && fail.Of(err) != fail.BadData {
-		return fail.Errorf(fail.BadData, "%w", err).WithHint("it is not used; the next save replaces it")
+		return fail.Errorf(fail.BadData, "%w", err).WithHint("it is not used; a task that restores and saves it (policy=pull-push) replaces it")
 	}
 	return err
 }

@@ -46,14 +46,27 @@ func ListArchives(ctx context.Context, location string, o store.Options, prefix 
 	if err != nil {
 		return nil, err
 	}
-	return listed(ctx, l, prefix)
-}
-
-func listed(ctx context.Context, l store.Lister, prefix string) (all []Stored, err error) {
 	found, err := l.List(ctx, prefix)
+	var all []Stored
 	for _, i := range found {
 		if key, ok := strings.CutSuffix(i.Key, suffix); ok {
-			all = append(all, Stored{Key: key, Size: i.Size, Modified: i.Modified, Used: i.Used, info: i})
+			all = append(all, stored(key, i))
+		}
+	}
+	return all, err
+}
+
+func stored(key string, i store.Info) Stored {
+	return Stored{Key: key, Size: i.Size, Modified: i.Modified, Used: i.Used, info: i}
+}
+
+// collectable are the archives in a store, and the commits that a fleet shares through it, by their objects' names.
+func collectable(ctx context.Context, l store.Lister) (all []Stored, err error) {
+	found, err := l.List(ctx, "")
+	for _, i := range found {
+		key, archive := strings.CutSuffix(i.Key, suffix)
+		if archive || strings.HasPrefix(i.Key, "git/") && strings.HasSuffix(i.Key, ".bundle") {
+			all = append(all, stored(key, i))
 		}
 	}
 	return all, err
@@ -119,17 +132,17 @@ type Collection struct {
 // Collected is what CollectArchives removed, or would.
 type Collected struct {
 	Removed     []Stored
-	Bytes, Left int64 // of the archives that were removed, and of those that were not
+	Bytes, Left int64 // of what was removed, and of what was not
 	Litter      int   // what killed writers left
 }
 
-// CollectArchives keeps a store bounded. What is being written, or was written or used since it looked, it does not touch.
+// CollectArchives keeps a store bounded: the archives, and the commits that --git-publish put there. What is being written, or was written or used since it looked, it does not touch.
 func CollectArchives(ctx context.Context, location string, o store.Options, c Collection) (done Collected, err error) {
 	l, err := lister(location, o)
 	if err != nil {
 		return done, err
 	}
-	all, err := listed(ctx, l, "")
+	all, err := collectable(ctx, l)
 	if err != nil {
 		return done, err
 	}

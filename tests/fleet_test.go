@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // fleet gives the flags of a checkout that uses nothing but a store of the fleet's and the server, and the objects in that store.
@@ -80,6 +81,42 @@ func TestFleetAndGitStore(t *testing.T) {
 	judge(t, s.dir+"/elsewhere", s.repo.SHA["tip"])
 	mustCheckOut(t, s.dir, s.fleet("borrows", "tip", "--git-store", s.dir+"/store2")...)
 	judge(t, s.dir+"/borrows", s.repo.SHA["tip"])
+}
+
+// A fleet's store is kept bounded as one of archives is, and nothing else in it is touched.
+func TestFleetIsCollected(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	shelf := "dir:" + s.dir + "/shelf"
+	for _, commit := range []string{"tip", "second"} {
+		mustCheckOut(t, s.dir, s.fleet(commit, commit, "--git-publish", shelf)...)
+	}
+	old := time.Now().Add(-48 * time.Hour)
+	for _, name := range s.bundles() {
+		if strings.Contains(name, s.repo.SHA["second"]) {
+			if err := os.Chtimes(name, old, old); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	plant(t, s.dir+"/shelf/git/README", "mine")
+	gc := func(more ...string) (left int) {
+		t.Helper()
+		code, _, stderr := (&command{dir: s.dir, args: append(append([]string{"run-task", "cache", "gc"}, append(asUser(), "--cache-store", shelf)...), more...)}).run(t)
+		if code != 0 {
+			t.Fatalf("exit %d\n%s", code, stderr)
+		}
+		return len(s.bundles())
+	}
+	if left := gc("--max-age", "24h"); left != 1 || !strings.Contains(s.bundles()[0], s.repo.SHA["tip"]) {
+		t.Errorf("by age %q are left", s.bundles())
+	}
+	if left := gc("--max-size", "1"); left != 0 {
+		t.Errorf("by size %q are left", s.bundles())
+	}
+	if b, err := os.ReadFile(s.dir + "/shelf/git/README"); string(b) != "mine" {
+		t.Errorf("%q, %v", b, err)
+	}
 }
 
 // What somebody did to the fleet's store leads to no other commit: the server is asked, and without it the task fails.

@@ -41,7 +41,7 @@ var (
 		{"key", "Print the key of each --cache-archive.", []string{"cache-archive", "cache-store", "cwd"}, []setting{asJSON}},
 		{"list", "List the archives in the store, or those whose keys begin with PREFIX.", storeAlone, []setting{asJSON}},
 		{"verify", "Read every byte of the archives in the store, or of those named; print those that are not what was saved (exit 65).", storeAlone, []setting{asJSON}},
-		{"gc", "Remove old archives, and what killed writers left.", storeAlone,
+		{"gc", "Remove old archives, commits of --git-publish, and what killed writers left.", storeAlone,
 			[]setting{{name: "max-age", value: "DURATION", group: groupVerb, argvOnly: true, usage: "remove what nobody has put or, where the store notes that, got for so long"},
 				{name: "max-size", value: "SIZE", group: groupVerb, argvOnly: true, usage: "then remove the oldest until the rest needs no more than this: 500M, 20GiB"},
 				{name: "grace", value: "DURATION", group: groupVerb, argvOnly: true, usage: "how old what a killed writer left must be (default: 24h)"},
