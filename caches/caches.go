@@ -1,7 +1,10 @@
-// Package caches admits the directories that a CI worker keeps between tasks, and copies trees into place. A cache carries
-// a requirement file that says what a task must be like to use it; the files are those of Mozilla's Python run-task (bug
+// Package caches admits the directories that a CI worker keeps between tasks, keeps others as archives in a store, and copies trees into place.
+//
+// A cache directory carries a requirement file that says what a task must be like to use it; the files are those of Mozilla's Python run-task (bug
 // 1391789), because both may meet the same volume. They guard against accidents, not attacks: a task owns its cache and can
 // rewrite them. What a cache can never do is make root read or change anything outside it.
+//
+// An archive is restored as a whole or not at all, from bytes that are proven before they are believed, and replaced in its store in one step. docs/archives.md describes its format.
 package caches
 
 import (

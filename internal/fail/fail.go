@@ -52,8 +52,8 @@ type Row struct {
 func Table() []Row {
 	return []Row{
 		{Usage, "usage", "flags, environment or configuration are wrong", "no", "runner_configuration_error"},
-		{BadData, "bad-data", "content is not what was pinned, or a hostile tree", "no", "runner_system_failure"},
-		{Gone, "gone", "the pinned commit exists nowhere we may look", "no", "runner_system_failure"},
+		{BadData, "bad-data", "content is not what was pinned or saved, or a hostile tree", "no", "runner_system_failure"},
+		{Gone, "gone", "the pinned commit, or a package that was asked for, is nowhere we may look", "no", "runner_system_failure"},
 		{Unavailable, "unavailable", "a server could not be reached or kept failing, after retries", "yes", "runner_external_dependency_failure"},
 		{Internal, "internal", "a bug in run-task", "no", "runner_system_failure"},
 		{OS, "os", "the kernel or container refuses something run-task needs", "other host", "runner_system_failure"},

@@ -217,15 +217,12 @@ func (p *parser) packageMain(c *cli.Context) error {
 	if check == (len(p.command) > 0) {
 		return fail.Errorf(fail.Usage, "package: it takes a command, or --check").WithHint("put the command after the flags: -- make; or ask with --check")
 	}
-	spec := fmt.Sprintf(`%s,%s,%s,level=%s,policy=pull-push`, quoted("path", c.String("path")), quoted("key", c.String("key")), quoted("store", c.String("store")), cmp.Or(c.String("level"), "default"))
-	if err := p.build(c, p.command, map[string][]string{"cache-archive": {spec}}); err != nil {
-		return err
+	policy := "pull-push"
+	if check {
+		policy = "pull"
 	}
-	if p.task != nil {
-		p.task.Package = &PackageJob{Check: check}
-		p.task.Init = !check
-	}
-	return nil
+	spec := fmt.Sprintf(`%s,%s,%s,level=%s,policy=%s`, quoted("path", c.String("path")), quoted("key", c.String("key")), quoted("store", c.String("store")), cmp.Or(c.String("level"), "default"), policy)
+	return p.build(c, &Task{Package: &PackageJob{Check: check}}, p.command, map[string][]string{"cache-archive": {spec}})
 }
 
 // quoted is a field of a list of KEY=VALUE,....

@@ -113,7 +113,7 @@ func (p *parser) main(c *cli.Context) error {
 	if len(p.command) == 0 && !c.IsSet("resolve") {
 		return fail.Errorf(fail.Usage, "no command to run").WithHint("put it after the flags: run-task [flags] -- command [args...]")
 	}
-	return p.build(c, p.command, nil)
+	return p.build(c, &Task{}, p.command, nil)
 }
 
 // fromWords is as much of a task that was not understood as is needed to print what is wrong: its secrets, that may stand anywhere.
@@ -144,8 +144,8 @@ func flagsOf(c *cli.Context) string {
 	return ""
 }
 
-// build makes the Task; what is in place is said in place of flags.
-func (p *parser) build(c *cli.Context, command []string, place map[string][]string) error {
+// build completes the Task; what is in place is said in place of flags.
+func (p *parser) build(c *cli.Context, t *Task, command []string, place map[string][]string) error {
 	v, err := gather(c, p.env)
 	if err != nil {
 		return err
@@ -153,7 +153,6 @@ func (p *parser) build(c *cli.Context, command []string, place map[string][]stri
 	for name, said := range place {
 		v.said[name], v.from[name] = said, fromArgv
 	}
-	t := &Task{}
 	where, err := t.build(v, p.env, command)
 	if err == nil && v.on("plan") {
 		return t.plan(p.out, v, where)
@@ -192,7 +191,7 @@ func (p *parser) checkout() *cli.Command {
 					return fail.Errorf(fail.Usage, "%q comes after the directory", dir).WithHint("flags first: run-task checkout [flags] DIR..., and ./%s for a directory of that name", dir)
 				}
 			}
-			return p.build(c, nil, map[string][]string{"checkout": c.Args().Slice()})
+			return p.build(c, &Task{}, nil, map[string][]string{"checkout": c.Args().Slice()})
 		},
 	}
 }

@@ -128,6 +128,14 @@ func (t *Task) planArchives(say func(step, format string, args ...any), v *value
 		if x.Key == "" {
 			key = fmt.Sprintf("%q, which cannot be told yet", s.Key)
 		}
+		if t.Package != nil {
+			then := "if it is there, no command is run; if not, the command makes it, and it is put there"
+			if t.Package.Check {
+				then = "only ask whether it is there"
+			}
+			say("cache", "package %s at %q, in %s (--key, --path, --store): %s", key, x.Path, x.Store, then)
+			continue
+		}
 		say("cache", "archive of %q: %s, key %s, fallbacks %q, in %s (%s)", x.Path, policy, key, s.Fallbacks, x.Store, v.where("cache-archive"))
 	}
 	for i, l := range t.Archives.Store.Logins {
