@@ -180,6 +180,7 @@ func TestEveryServerAndSetting(t *testing.T) {
 	for _, setting := range []string{"default", "allowTipSHA1InWant", "allowReachableSHA1InWant", "allowAnySHA1InWant"} {
 		for _, s := range servers() {
 			t.Run(setting+"/"+s.name, func(t *testing.T) {
+				t.Parallel()
 				var config []string
 				if setting != "default" {
 					config = []string{"uploadpack." + setting + "=true"}
