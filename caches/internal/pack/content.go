@@ -33,50 +33,55 @@ func (w *writer) fillItems(j *job) error {
 
 // fillFile reads a small file.
 func (w *writer) fillFile(j *job, it *item) error {
-	f := it.file
-	if f == nil {
-		var err error
-		f, err = it.dir.OpenFile(it.base, unix.O_RDONLY, 0)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
-			return w.vanished(it)
-		}
+	read := func(fd int, st fsx.Stat) error { return w.readFile(j, it, fd, st) }
+	if it.file != nil {
+		st, err := fsx.FileStat(it.file)
 		if err != nil {
 			return err
 		}
-		defer f.Close()
+		return read(int(it.file.Fd()), st)
 	}
-	st, err := fsx.FileStat(f)
-	if err != nil {
-		return err
+	err := it.dir.View(it.base, read)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
+		return w.vanished(it)
 	}
+	return err
+}
+
+func (w *writer) readFile(j *job, it *item, fd int, st fsx.Stat) (err error) {
 	if !st.IsRegular() {
 		return w.vanished(it)
 	}
 	it.Entry.of(st)
 	if w.Xattrs {
-		if it.Xattrs, err = fsx.UserXattrs(int(f.Fd())); err != nil {
+		if it.Xattrs, err = fsx.UserXattrs(fd); err != nil {
 			return err
 		}
 	}
 	start := len(j.raw)
-	j.raw, _ = it.appendHeader(j.raw)
+	if w.w != nil {
+		j.raw, _ = it.appendHeader(j.raw)
+	}
 	body := len(j.raw)
-	if j.raw, err = appendFile(j.raw, f, it.Size); err != nil {
+	j.raw = slices.Grow(j.raw, int(it.Size))[:body+int(it.Size)]
+	n, err := fsx.Read(fd, j.raw[body:])
+	if err != nil {
 		return err
 	}
-	content := j.raw[body:]
-	it.Sum = sha256.Sum256(content)
-	if st.Size != it.stat.Size || int64(len(content)) != it.Size || !st.SameTime(it.stat) {
+	j.raw = j.raw[:body+n]
+	it.Sum = sha256.Sum256(j.raw[body:])
+	if st.Size != it.stat.Size || int64(n) != it.Size || !st.SameTime(it.stat) {
 		w.Warn("%q changed while it was read", it.Name)
 	}
-	if int64(len(content)) != it.Size {
-		it.Size = int64(len(content)) // it shrank: the header says so, and is as long
-		header, _ := it.appendHeader(nil)
-		copy(j.raw[start:], header)
-	}
+	short := int64(n) != it.Size
+	it.Size = int64(n)
 	if w.w == nil {
 		j.raw = j.raw[:0]
 		return nil
+	}
+	if short { // the header says so, and is as long
+		header, _ := it.appendHeader(nil)
+		copy(j.raw[start:], header)
 	}
 	j.raw = append(j.raw, make([]byte, padding(it.Size))...)
 	return nil
@@ -86,17 +91,6 @@ func (w *writer) vanished(it *item) error {
 	it.gone = true
 	w.Warn("%q vanished while it was read: left out", it.Name)
 	return nil
-}
-
-// appendFile appends the first size bytes of a file, or all if it has fewer.
-func appendFile(b []byte, f *os.File, size int64) ([]byte, error) {
-	start := len(b)
-	b = slices.Grow(b, int(size))
-	n, err := io.ReadFull(f, b[start:start+int(size)])
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		err = nil
-	}
-	return b[:start+n], err
 }
 
 // file is one that has frames of its own.

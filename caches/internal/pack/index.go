@@ -52,7 +52,7 @@ func (a *Archive) Record(ctx context.Context, root *fsx.Dir, f *os.File) (*Index
 			return nil
 		}
 		st, err := in.Lstat(path.Base(e.Name))
-		if err != nil || !st.IsRegular() {
+		if err != nil || !st.IsRegular() || st.Size != e.Size || !st.SameTime(fsx.Stat{MtimeSec: e.Sec, MtimeNsec: int64(e.Nsec)}) { // somebody has changed it already
 			return nil
 		}
 		newest, coarse = max(newest, changed(st)), coarse && st.CtimeNsec == 0

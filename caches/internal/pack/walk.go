@@ -234,8 +234,11 @@ func (k *walk) unread(d *fsx.Dir, base string, err error) error {
 
 // add puts an item into the next frame.
 func (k *walk) add(it item) error {
-	header, body := it.appendHeader(nil)
-	size := int64(len(header)) + body
+	size := block + it.Size
+	if k.w != nil {
+		header, body := it.appendHeader(nil)
+		size = int64(len(header)) + body
+	}
 	if it.known {
 		size = 0
 	}
