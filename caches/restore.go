@@ -25,6 +25,7 @@ import (
 // An archive that is missing, damaged or hostile, a store that cannot be reached in a.Budget, and a key that cannot be told are no errors but with a.Strict: the directory stays
 // as it is. What is wrong with a path is fail.Usage. The result goes to Save.
 func Restore(ctx context.Context, log *logs.Log, a Archives) ([]*Archive, error) {
+	defer lean()()
 	budget := cmp.Or(a.Budget, DefaultBudget)
 	limited, cancel := limited(ctx, budget)
 	defer cancel()

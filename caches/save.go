@@ -38,6 +38,7 @@ func (e Ending) allows(w keys.When) bool {
 // Save puts the archives' directories into their stores, each by itself and whole or not at all: until an archive is complete there, the old one is. Content that the store has already is not sent
 // again. all is what Restore gave. What fails is a warning, and with a.Strict an error after all was tried. A ctx that ends leaves the stores as they were.
 func Save(ctx context.Context, log *logs.Log, a Archives, all []*Archive, end Ending) error {
+	defer lean()()
 	for _, x := range all {
 		if !a.policy(x.spec).Pushes() {
 			continue

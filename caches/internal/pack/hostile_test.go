@@ -53,8 +53,7 @@ func (g forgery) bytes(t *testing.T) []byte {
 	if g.stream != nil {
 		raw = g.stream
 	}
-	w := &writer{}
-	encoder, err := w.newEncoder()
+	encoder, err := newEncoder(Fastest)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +215,7 @@ func headers(all ...Entry) (b []byte) {
 }
 
 func manifestOf(t *testing.T, records []byte) frame {
-	encoder, err := (&writer{}).newEncoder()
+	encoder, err := newEncoder(Fastest)
 	if err != nil {
 		t.Fatal(err)
 	}

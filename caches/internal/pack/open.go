@@ -203,18 +203,18 @@ func (a *Archive) Each(ctx context.Context, f func(*Entry) error) error {
 // piece is a decoded data frame. Whoever uses bytes of it holds it.
 type piece struct {
 	raw     []byte
-	packed  []byte
 	err     error
 	done    chan struct{}
 	holders atomic.Int32
 	row     *row
 }
 
-// stream is the tar stream: data frames are decoded ahead by several goroutines, and given in their order.
+// stream is the tar stream: data frames are decoded ahead by several goroutines, and given in their order. There are so many pieces and no more: who
+// writes slower than others decode makes them wait.
 type stream struct {
 	a      *Archive
 	order  chan *piece
-	pool   sync.Pool
+	free   chan *piece
 	cur    *piece
 	rest   []byte // of cur
 	ctx    context.Context
@@ -224,9 +224,11 @@ type stream struct {
 
 func (a *Archive) stream(ctx context.Context) *stream {
 	n := workers()
-	s := &stream{a: a, order: make(chan *piece, n)}
+	s := &stream{a: a, order: make(chan *piece, n), free: make(chan *piece, 3*n+4)}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
-	s.pool.New = func() any { return &piece{} }
+	for range cap(s.free) {
+		s.free <- &piece{}
+	}
 	work := make(chan *piece, n)
 	for range n {
 		s.all.Go(func() {
@@ -234,9 +236,10 @@ func (a *Archive) stream(ctx context.Context) *stream {
 			if err == nil {
 				defer d.Close()
 			}
+			var packed []byte
 			for p := range work {
 				if p.err = err; err == nil && s.ctx.Err() == nil {
-					p.packed, p.raw, p.err = a.decode(d, p.row, p.packed, p.raw)
+					packed, p.raw, p.err = a.decode(d, p.row, packed, p.raw)
 				}
 				close(p.done)
 			}
@@ -249,7 +252,12 @@ func (a *Archive) stream(ctx context.Context) *stream {
 			if a.rows[i].kind != kindData {
 				continue
 			}
-			p := s.pool.Get().(*piece)
+			var p *piece
+			select {
+			case p = <-s.free:
+			case <-s.ctx.Done():
+				return
+			}
 			p.row, p.done = &a.rows[i], make(chan struct{})
 			p.holders.Store(1)
 			select {
@@ -279,7 +287,7 @@ func (s *stream) hold() *piece {
 
 func (s *stream) release(p *piece) {
 	if p.holders.Add(-1) == 0 {
-		s.pool.Put(p)
+		s.free <- p
 	}
 }
 

@@ -236,3 +236,29 @@ var parts9 = regexp.MustCompile(`\.[0-9]{9}\b`)
 
 // seconds leaves out the parts of seconds, which tar does not see.
 func seconds(listing string) string { return parts9.ReplaceAllString(listing, "") }
+
+// However slowly the files are written, no more of the stream is decoded than a few frames.
+func TestPiecesAreBounded(t *testing.T) {
+	src := t.TempDir()
+	if err := os.WriteFile(src+"/zeros", make([]byte, 80*frameBytes), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	data, _ := written(t, src, Options{})
+	s := opened(t, data).stream(t.Context())
+	defer s.close()
+	var held []*piece
+	for range cap(s.free) {
+		if _, err := s.take(frameBytes); err != nil {
+			t.Fatal(err)
+		}
+		s.rest = nil
+		held = append(held, s.hold())
+	}
+	if n := len(s.free) + len(s.order); n != 0 || len(held) > 3*workers()+4 {
+		t.Errorf("while %d pieces are in use there are %d more", len(held), n)
+	}
+	s.release(held[0]) // one is enough to go on with
+	if _, err := s.take(1); err != nil {
+		t.Error(err)
+	}
+}

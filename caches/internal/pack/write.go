@@ -57,7 +57,7 @@ type writer struct {
 	rows    []row
 	records []byte // of the next manifest frame
 	content hash.Hash
-	encoder *zstd.Encoder
+	encoder *zstd.Encoder // of the manifest
 }
 
 // job becomes one frame.
@@ -84,13 +84,16 @@ func run(ctx context.Context, to io.Writer, root *fsx.Dir, o Options) (Footer, e
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	n := workers()
+	if o.Level == Best { // each has tables of 35 MB
+		n = min(n, 2)
+	}
 	w := &writer{Options: o, w: to, order: make(chan *job, 2*n), work: make(chan *job, 2*n), cancel: cancel, content: sha256.New()}
 	w.buffers.New = func() any { b := make([]byte, 0, frameBytes+frameBytes/8); return &b }
 	if w.Warn == nil {
 		w.Warn = func(string, ...any) {}
 	}
 	var err error
-	if w.encoder, err = w.newEncoder(); err != nil {
+	if w.encoder, err = newEncoder(Fastest); err != nil {
 		return w.footer, err
 	}
 	var all sync.WaitGroup
@@ -122,8 +125,8 @@ func run(ctx context.Context, to io.Writer, root *fsx.Dir, o Options) (Footer, e
 	return w.footer, w.finish()
 }
 
-func (w *writer) newEncoder() (*zstd.Encoder, error) {
-	level := map[Level]zstd.EncoderLevel{"": zstd.SpeedFastest, Fastest: zstd.SpeedFastest, Standard: zstd.SpeedDefault, Best: zstd.SpeedBestCompression}[w.Level]
+func newEncoder(l Level) (*zstd.Encoder, error) {
+	level := map[Level]zstd.EncoderLevel{"": zstd.SpeedFastest, Fastest: zstd.SpeedFastest, Standard: zstd.SpeedDefault, Best: zstd.SpeedBestCompression}[l]
 	return zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(frameBytes))
 }
 
@@ -141,7 +144,7 @@ func (w *writer) submit(ctx context.Context, j *job) error {
 }
 
 func (w *writer) workOff(ctx context.Context) {
-	encoder, err := w.newEncoder()
+	encoder, err := newEncoder(w.Level)
 	for j := range w.work {
 		if j.err = err; err == nil && ctx.Err() == nil {
 			j.err = w.fill(j, encoder)
