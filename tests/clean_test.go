@@ -99,6 +99,7 @@ func inTheWay(t *testing.T, src string) {
 
 // keep-ignored leaves what native git would: git checkout --force and then git clean -ffd.
 func TestKeepIgnored(t *testing.T) {
+	t.Parallel()
 	r := ignoringRepo(t)
 	for _, dirty := range []func(*testing.T, string){litter, inTheWay} {
 		for _, path := range [][2]string{{"first", "second"}, {"second", "first"}, {"first", "first"}, {"second", "second"}} {
@@ -134,6 +135,7 @@ func TestKeepIgnored(t *testing.T) {
 
 // none leaves what is not in the way; but what the earlier commit had and this one has not goes, as it does with git checkout.
 func TestCleanNone(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t)
 	dir := tempDir(t)
 	src := dir + "/src"
@@ -181,6 +183,7 @@ func TestCleanNone(t *testing.T) {
 
 // With a narrower cone what is no longer in it goes, and so does what stands at the path of a file outside of it; strays stay.
 func TestCleanOutsideOfTheCone(t *testing.T) {
+	t.Parallel()
 	r := coneRepo(t)
 	for mode, want := range map[string]string{"none": "?? big/stray\n?? c/d/stray\n?? in/stray\n!! big/stray.o", "keep-ignored": "!! big/stray.o"} {
 		t.Run(mode, func(t *testing.T) {
@@ -247,6 +250,7 @@ func modes(t *testing.T, src string) map[string]fs.FileMode {
 
 // Nobody but root can write into a read-only worktree, and the next run can move it.
 func TestReadOnly(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t)
 	var in strings.Builder
 	fmt.Fprintf(&in, "commit refs/heads/ro\ncommitter A <a@example.com> 1700000900 +0000\ndata 1\nx\nfrom %s\nM 160000 %040d deep/module\n", r.SHA["tip"], 3)
@@ -335,6 +339,7 @@ func TestReadOnly(t *testing.T) {
 
 // What a task made writable or changed is found, also where the metadata of a read-only file alone differ.
 func TestReadOnlyDirt(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t)
 	dir := tempDir(t)
 	src := dir + "/src"
@@ -371,6 +376,7 @@ func TestReadOnlyDirt(t *testing.T) {
 
 // In a directory that belongs to somebody else all but the directory itself is read-only, and a line says so.
 func TestReadOnlyInAForeignDirectory(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	r := newRepo(t)
 	dir := tempDir(t)

@@ -201,6 +201,7 @@ func untouched(t *testing.T, src string) string {
 // However an answer is damaged on its way, nothing of it is ever checked out: into a fresh directory nothing is, and a checkout that is there stays.
 // What is outside of the pack may not matter; then the commit is there, whole.
 func TestDamagedAnswers(t *testing.T) {
+	t.Parallel()
 	d := newDamaged(t)
 	dir := tempDir(t)
 	mustCheckOut(t, dir, d.args("x", d.before)...)

@@ -300,6 +300,7 @@ type walk struct {
 
 // A worktree goes from commit to commit of random histories, with all sorts of dirt in between, and native git agrees with every step.
 func TestRandomHistories(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(12) {
 		way := []string{"local", "http"}[seed%2]
 		t.Run(fmt.Sprint(way, " seed ", seed), func(t *testing.T) {

@@ -43,6 +43,7 @@ func packOf(objects [][2]string) []byte {
 // A task may leave a pack, an index and a state that agree with each other and lie: an index that calls an object by another's name is all that git
 // asks for. The objects decide, not what is written about them.
 func TestForgedPack(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t)
 	dir := tempDir(t)
 	src := dir + "/src"
@@ -152,6 +153,7 @@ func rename(idx []byte, from [20]byte, to string) []byte {
 
 // The state that the last task left cannot shorten the history or invent a tag.
 func TestForgedState(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t)
 	dir := tempDir(t)
 	src := dir + "/src"
@@ -188,6 +190,7 @@ func TestForgedState(t *testing.T) {
 
 // With the whole history here, tags that moved on the server move here.
 func TestTagsThatMoved(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t)
 	root := filepath.Dir(r.Path)
 	for name, url := range map[string]string{"local": r.Path, "http v2": gitserver.HTTP(t, root, gitserver.Options{}) + "/repo.git", "http v0": gitserver.HTTP(t, root, gitserver.Options{V0: true}) + "/repo.git"} {
@@ -212,6 +215,7 @@ func TestTagsThatMoved(t *testing.T) {
 
 // Adopting takes nothing away before the commit is here and can be written.
 func TestAdoptThatFails(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t)
 	dir := tempDir(t)
 	src := dir + "/src"
@@ -246,6 +250,7 @@ func contents(s string) string {
 
 // A worktree that cannot be moved stays the checkout that it is: what is refused is refused before anything changes.
 func TestRefusedBeforeAnythingChanges(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	r := newRepo(t)
 	dir := tempDir(t)
@@ -269,6 +274,7 @@ func TestRefusedBeforeAnythingChanges(t *testing.T) {
 
 // What an earlier task of the same user made unusable is made usable.
 func TestPermissionsTakenAway(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t)
 	dir := tempDir(t)
 	src := dir + "/src"
@@ -288,6 +294,7 @@ func TestPermissionsTakenAway(t *testing.T) {
 
 // A volume of its own has lost+found, which is root's: it is neither work of somebody's nor in the way of a second run.
 func TestLostAndFound(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	r := newRepo(t)
 	dir := tempDir(t)
@@ -310,6 +317,7 @@ func TestLostAndFound(t *testing.T) {
 
 // Something mounted in .git is found before anything changes.
 func TestMountInGitDirectory(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	r := newRepo(t)
 	dir := tempDir(t)

@@ -219,6 +219,7 @@ func reapply(t *testing.T, src string) {
 
 // Native git has the same files in the worktree and in the index, for whatever directories.
 func TestSparse(t *testing.T) {
+	t.Parallel()
 	r := coneRepo(t)
 	url := gitserver.HTTP(t, filepath.Dir(r.Path), gitserver.Options{Config: []string{"uploadpack.allowFilter=true"}}) + "/cone.git"
 	var deep []string
@@ -257,6 +258,7 @@ func TestSparse(t *testing.T) {
 
 // A directory that the commit does not have, or has as a file or submodule, is worth a line; the rest is there.
 func TestSparseDirectoriesThatAreNone(t *testing.T) {
+	t.Parallel()
 	r := coneRepo(t)
 	for _, c := range []struct{ dirs, named []string }{
 		{[]string{"a/b", "none", "a/none/deeper"}, []string{"2 directories", `"a/none/deeper"`}}, {[]string{"README"}, []string{"1 directories", `"README"`}}, {[]string{"c/sub"}, []string{`"c/sub"`}},
@@ -281,6 +283,7 @@ func TestSparseDirectoriesThatAreNone(t *testing.T) {
 }
 
 func TestSparseValuesThatAreWrong(t *testing.T) {
+	t.Parallel()
 	for _, v := range []string{"..", "/", ".git", ".git/hooks", "a//b", ";", "a;", ";a", "a;;b", "../a", "a/..", "a/../b", "a/.", "./a", "a\nb", "a/../../b"} {
 		code, stderr := checkOut(t, tempDir(t), "--checkout", sparseSpec("/nowhere", anySHA, []string{v}))
 		if code != 64 || strings.Count(stderr, "run-task: error: ") != 1 || len(strings.Split(strings.TrimSpace(stderr), "\n")) > 2 {
@@ -297,6 +300,7 @@ func TestSparseValuesThatAreWrong(t *testing.T) {
 
 // Where the server can leave blobs out, those outside of the cone do not come; where it cannot, a line says so. All else is the same.
 func TestSparseServers(t *testing.T) {
+	t.Parallel()
 	r := coneRepo(t)
 	for _, c := range []struct {
 		name           string
@@ -352,6 +356,7 @@ func TestSparseServers(t *testing.T) {
 
 // From cone to cone, to all of the commit and back, to other commits, over dirt in the cone and outside of it.
 func TestSparseMoves(t *testing.T) {
+	t.Parallel()
 	r := coneRepo(t)
 	filter := gitserver.HTTP(t, filepath.Dir(r.Path), gitserver.Options{Config: []string{"uploadpack.allowFilter=true"}}) + "/cone.git"
 	plain := gitserver.HTTP(t, filepath.Dir(r.Path), gitserver.Options{}) + "/cone.git"
@@ -402,6 +407,7 @@ func quiet(t *testing.T, src string) string {
 
 // Nothing to do with a cone makes no request and touches nothing; another cone of the same commit asks for what it lacks alone.
 func TestSparseNothingToDo(t *testing.T) {
+	t.Parallel()
 	r := coneRepo(t)
 	var n counter
 	url := gitserver.HTTP(t, filepath.Dir(r.Path), gitserver.Options{Wrap: n.wrap, Config: []string{"uploadpack.allowFilter=true"}}) + "/cone.git"
@@ -464,6 +470,7 @@ func TestSparseNothingToDo(t *testing.T) {
 
 // The second request of a partial checkout fails: nothing in the directory has changed.
 func TestSparseSecondRequest(t *testing.T) {
+	t.Parallel()
 	r := coneRepo(t)
 	want := func(body []byte) []int { // where the lines of wanted objects begin
 		var at []int
@@ -562,6 +569,7 @@ func TestSparseSecondRequest(t *testing.T) {
 
 // Killed at any instant, the next run makes it right.
 func TestSparseKilled(t *testing.T) {
+	t.Parallel()
 	r := coneRepo(t)
 	for _, stage := range []string{"first", "second"} {
 		t.Run(stage, func(t *testing.T) {
@@ -607,6 +615,7 @@ func TestSparseKilled(t *testing.T) {
 
 // What warnings depend on is looked for in the cone alone: the rest is not here.
 func TestSparseWarnings(t *testing.T) {
+	t.Parallel()
 	r := coneRepo(t)
 	pointer := "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
 	var in strings.Builder

@@ -12,6 +12,7 @@ import (
 
 // The subcommands of run-task store on one store, as their users would use them one after the other.
 func TestStoreCommands(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
 	ok := func(words ...string) string {
 		t.Helper()

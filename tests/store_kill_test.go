@@ -21,6 +21,7 @@ import (
 // Killed at any of 300 instants, whatever works on a store leaves one that is right: the next task gets its commit, every pin's packs are whole, and what was left in
 // quarantine is swept.
 func TestStoreKilledAtAnyInstant(t *testing.T) {
+	t.Parallel()
 	k := newKilling(t, unix.SIGKILL)
 	dir := tempDir(t)
 	own(t, dir)
@@ -116,6 +117,7 @@ func TestStoreKilledAtAnyInstant(t *testing.T) {
 
 // Eight tasks at a time, four commits and a garbage collection that never rests: nobody fails, everybody gets their commit, and nothing is left.
 func TestStoreInCompany(t *testing.T) {
+	t.Parallel()
 	repo, shas := steps(t, 4)
 	url := gitserver.HTTP(t, filepath.Dir(repo), gitserver.Options{Wrap: replaying}) + "/" + filepath.Base(repo)
 	dir := tempDir(t)

@@ -93,6 +93,7 @@ func (s *shop) sub(words ...string) (code int, stdout, stderr string) {
 
 // A commit that is pinned is served to every worktree without a connection, whatever becomes of the server.
 func TestStoreServesWithoutAConnection(t *testing.T) {
+	t.Parallel()
 	for _, depth := range []string{"1", "2", "0"} {
 		t.Run("depth "+depth, func(t *testing.T) {
 			s := newShop(t)
@@ -130,6 +131,7 @@ func TestStoreServesWithoutAConnection(t *testing.T) {
 
 // The next commit is fetched on top of what is pinned, and a worktree that has the base takes no more than the difference.
 func TestStoreFetchesTheDifference(t *testing.T) {
+	t.Parallel()
 	for _, depth := range []string{"1", "0"} {
 		t.Run("depth "+depth, func(t *testing.T) {
 			repo, shas := steps(t, 9)
@@ -175,6 +177,7 @@ func TestStoreFetchesTheDifference(t *testing.T) {
 
 // However many ask for a commit that nobody has, one of them fetches it and the others wait for that one.
 func TestStoreFetchesOnce(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
 	asked, answer := make(chan struct{}), make(chan struct{})
 	s.hold = func(*http.Request) { close(asked); <-answer } // a second pack would close twice, and panic
@@ -239,6 +242,7 @@ func (n *notify) String() string {
 
 // A fetcher that is killed frees those that wait for it at once, and leaves nothing.
 func TestStoreKilledFetcher(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
 	asked, first := make(chan struct{}), atomic.Bool{}
 	s.hold = func(r *http.Request) {
@@ -289,6 +293,7 @@ func TestStoreKilledFetcher(t *testing.T) {
 
 // What one trust label fetched is not served under another, and who must ask the server is not served against its word.
 func TestStoreTrust(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
 	s.must("src", "tip", "--trust", "protected")
 	s.down.Store(true)
@@ -311,6 +316,7 @@ func TestStoreTrust(t *testing.T) {
 
 // Whatever is wrong with a pack in the store, the worktree gets the commit or the task ends: damage is set aside and fetched once more.
 func TestStoreDamage(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
 	s.must("src", "tip")
 	damage := func() {
@@ -353,6 +359,7 @@ func TestStoreDamage(t *testing.T) {
 
 // A store that cannot be used is said to be so, and nothing is lost.
 func TestStoreThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	s := newShop(t)
 	s.must("src", "tip")

@@ -15,6 +15,7 @@ import (
 
 // A mirror or another store on the machine gives the commit without the server, and is believed no more than that.
 func TestSeeds(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
 	mirror, other := s.dir+"/mirror", s.dir+"/other"
 	gitserver.Git(t, s.dir, "clone", "-q", "--mirror", s.repo.Path, mirror)
@@ -83,6 +84,7 @@ func TestSeeds(t *testing.T) {
 
 // With alternates=true the objects stay in the store, and git finds them there.
 func TestAlternates(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
 	borrow := func(commit string) {
 		t.Helper()
@@ -115,6 +117,7 @@ func TestAlternates(t *testing.T) {
 
 // Where the file system can, worktrees share the store's blocks and nothing else.
 func TestReflinks(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	mkfs, err := exec.LookPath("mkfs.xfs")
 	if err != nil {
@@ -161,6 +164,7 @@ func TestReflinks(t *testing.T) {
 
 // Hashes of parts of the tree are what git rev-parse COMMIT:PATH says, in the environment and in the file for later tasks.
 func TestExportedTrees(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
 	args := slices.Concat([]string{"run-task"}, asUser(), s.args("src", "tip", "--export-tree", "deep/er", "--export-tree", "run.sh", "--export-env", "src/out.env"), []string{"--", "probe"})
 	got := (&command{args: args, dir: s.dir}).must(t)

@@ -178,6 +178,7 @@ func (f *family) gits(dirs map[string]string) map[string]string {
 // Submodules in three levels, by relative URLs and others, are what git makes of them; a second run finds nothing to do and asks nobody, and finds what a
 // task did to any of them.
 func TestSubmodules(t *testing.T) {
+	t.Parallel()
 	count := &counter{}
 	f := newFamily(t, gitserver.Options{Wrap: count.wrap})
 	top, _ := f.levels()
@@ -224,6 +225,7 @@ func TestSubmodules(t *testing.T) {
 // A submodule that comes, goes, moves, changes or makes room for a file, a link or a directory of the same name leaves nothing of what was before, whatever
 // order the commits come in.
 func TestSubmoduleMoves(t *testing.T) {
+	t.Parallel()
 	f := newFamily(t, gitserver.Options{})
 	f.levels()
 	lib := func(n int) string {
@@ -298,6 +300,7 @@ func TestSubmoduleMoves(t *testing.T) {
 
 // Where a directory of the commit's own comes in a submodule's place nothing is left that makes git take it for another repository's, whatever is cleaned.
 func TestSubmoduleBecomesDirectory(t *testing.T) {
+	t.Parallel()
 	f := newFamily(t, gitserver.Options{})
 	_, lib := f.levels()
 	readme := map[string]string{"README": "x\n"}
@@ -315,6 +318,7 @@ func TestSubmoduleBecomesDirectory(t *testing.T) {
 
 // Where a directory of the commit becomes a submodule, or the reverse, what the one had there goes, whatever is to stay.
 func TestSubmoduleInADirectorysPlace(t *testing.T) {
+	t.Parallel()
 	f := newFamily(t, gitserver.Options{})
 	_, lib := f.levels()
 	ignore := map[string]string{".gitignore": "*.o\n*.idx\n"}

@@ -23,6 +23,7 @@ import (
 
 // What cannot be checked out is refused before anything of the commit is, and says of which commit it is.
 func TestSubmodulesThatAreRefused(t *testing.T) {
+	t.Parallel()
 	f := newFamily(t, gitserver.Options{})
 	_, lib := f.levels()
 	files := map[string]string{"README": "x\n"}
@@ -82,6 +83,7 @@ func TestSubmodulesThatAreRefused(t *testing.T) {
 
 // A commit that a submodule's repository has not is 66, and the message leads to it; what is not to be updated is an empty directory, whatever is said of it.
 func TestSubmodulesThatAreNotThere(t *testing.T) {
+	t.Parallel()
 	f := newFamily(t, gitserver.Options{})
 	_, lib := f.levels()
 	readme := map[string]string{"README": "x\n"}
@@ -117,6 +119,7 @@ func TestSubmodulesThatAreNotThere(t *testing.T) {
 
 // A repository that has an earlier commit of itself as submodule, over and over, ends.
 func TestSubmodulesWithoutEnd(t *testing.T) {
+	t.Parallel()
 	f := newFamily(t, gitserver.Options{})
 	sha := f.commit("chain", map[string]string{"README": "x\n"}, nil)
 	for range 33 {
@@ -133,6 +136,7 @@ func TestSubmodulesWithoutEnd(t *testing.T) {
 
 // Whatever stands where a submodule belongs is no part of it, and nothing is written through it.
 func TestPlantedInSubmodulesPlace(t *testing.T) {
+	t.Parallel()
 	f := newFamily(t, gitserver.Options{})
 	top, _ := f.levels()
 	dir := tempDir(t)
@@ -202,6 +206,7 @@ func (d *doorkeeper) wrap(next http.Handler) http.Handler {
 
 // A parent's password opens its server's other repositories, is shown to nobody else, and is written nowhere.
 func TestSubmodulesAndPasswords(t *testing.T) {
+	t.Parallel()
 	home, abroad := &doorkeeper{want: "me:s3cr3tword"}, &doorkeeper{}
 	f := newFamily(t, gitserver.Options{Wrap: home.wrap})
 	_, lib := f.levels()
@@ -230,6 +235,7 @@ func TestSubmodulesAndPasswords(t *testing.T) {
 
 // A repository on this machine may name others there.
 func TestLocalSubmodules(t *testing.T) {
+	t.Parallel()
 	f := newFamily(t, gitserver.Options{})
 	_, lib := f.levels()
 	top := f.commit("group/top.git", map[string]string{"README": "x\n"}, map[string]link{"a": from("../lib.git", lib), "b": from(f.root+"/group/lib.git", lib), "c": from("file://"+f.root+"/group/lib.git", lib)})
@@ -244,6 +250,7 @@ func TestLocalSubmodules(t *testing.T) {
 
 // What is said of the parent holds for its submodules: depth, clean, readonly; caches in them stay, and the store serves them.
 func TestSubmodulesAreAsTheirParent(t *testing.T) {
+	t.Parallel()
 	count := &counter{}
 	f := newFamily(t, gitserver.Options{Wrap: count.wrap})
 	f.levels()
@@ -311,6 +318,7 @@ func TestSubmodulesAreAsTheirParent(t *testing.T) {
 
 // A sparse worktree has the submodules in its cone, whole.
 func TestSparseSubmodules(t *testing.T) {
+	t.Parallel()
 	f := newFamily(t, gitserver.Options{Config: []string{"uploadpack.allowFilter=true"}})
 	_, lib := f.levels()
 	top := f.commit("group/top.git", map[string]string{"README": "x\n", "a/b": "x\n", "c/d": "x\n"}, map[string]link{"a/lib": from("../lib.git", lib), "c/lib": from("../nowhere", lib)})
@@ -329,6 +337,7 @@ func TestSparseSubmodules(t *testing.T) {
 
 // Killed at any instant, the next run makes all of it right.
 func TestSubmodulesKilled(t *testing.T) {
+	t.Parallel()
 	f := newFamily(t, gitserver.Options{})
 	var tops []string
 	for range 2 {

@@ -106,6 +106,7 @@ func inodes(t *testing.T, root string) map[string]string {
 
 // The next commit costs what has changed: on the network, and in the worktree. A commit that is here costs no connection.
 func TestNextCommit(t *testing.T) {
+	t.Parallel()
 	repo, shas := steps(t, 12)
 	for _, depth := range []string{"1", "3", "0"} {
 		t.Run("depth "+depth, func(t *testing.T) {
@@ -155,6 +156,7 @@ func TestNextCommit(t *testing.T) {
 
 // A server that is down does not matter if all is here; the tags of all history are worth a question.
 func TestNothingToDo(t *testing.T) {
+	t.Parallel()
 	repo, shas := steps(t, 3)
 	var c counter
 	url := gitserver.HTTP(t, filepath.Dir(repo), gitserver.Options{Wrap: c.wrap}) + "/steps.git"
@@ -198,6 +200,7 @@ func TestNothingToDo(t *testing.T) {
 
 // Dirt of every kind in a worktree whose index and packs are as they were left.
 func TestDirtInASealedWorktree(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t)
 	dir := tempDir(t)
 	src := dir + "/src"
@@ -258,6 +261,7 @@ func TestDirtInASealedWorktree(t *testing.T) {
 
 // What the seal says is right is wrong all the same: the next commit is fetched once more without it.
 func TestBasesThatAreWrong(t *testing.T) {
+	t.Parallel()
 	repo, shas := steps(t, 4)
 	url := gitserver.HTTP(t, filepath.Dir(repo), gitserver.Options{}) + "/steps.git"
 	for name, spoil := range map[string]func(pack []byte){
@@ -316,6 +320,7 @@ func reseal(t *testing.T, src, pack string) {
 
 // Packs do not gather for ever.
 func TestManyMoves(t *testing.T) {
+	t.Parallel()
 	repo, shas := steps(t, 40)
 	dir := tempDir(t)
 	most := 0
@@ -336,6 +341,7 @@ func TestManyMoves(t *testing.T) {
 
 // What git does to its index in a task costs the next run nothing, and does not last.
 func TestIndexOfATask(t *testing.T) {
+	t.Parallel()
 	repo, shas := steps(t, 3)
 	dir := tempDir(t)
 	src := dir + "/src"

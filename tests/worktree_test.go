@@ -53,6 +53,7 @@ func own(t *testing.T, path string) {
 
 // A worktree is moved from commit to commit, and whatever a task left in it is gone.
 func TestMoves(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t)
 	dir := tempDir(t)
 	src := filepath.Join(dir, "src")
@@ -126,6 +127,7 @@ func TestMoves(t *testing.T) {
 
 // The task's user can work in it at once: git sees nothing strange, in whatever state the machine's configuration is.
 func TestGitWorksForTheUser(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	r := newRepo(t)
 	dir := tempDir(t)
@@ -139,6 +141,7 @@ func TestGitWorksForTheUser(t *testing.T) {
 }
 
 func TestDepthAndTags(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t)
 	root := filepath.Dir(r.Path)
 	for name, url := range map[string]string{
@@ -164,6 +167,7 @@ func TestDepthAndTags(t *testing.T) {
 
 // A SHA that names an annotated tag is the commit that it leads to; both are said.
 func TestAnnotatedTag(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t)
 	dir := tempDir(t)
 	said := mustCheckOut(t, dir, "--checkout", "src", "--repo", r.Path, "--sha", r.SHA["tag"])
@@ -178,6 +182,7 @@ func TestAnnotatedTag(t *testing.T) {
 }
 
 func TestWhatTheCommandLearns(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t)
 	dir := tempDir(t)
 	run := func(args ...string) string {
@@ -202,6 +207,7 @@ func TestWhatTheCommandLearns(t *testing.T) {
 
 // A directory that run-task did not make is somebody's work.
 func TestNeverCleansWhatIsNotOurs(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t)
 	from := []string{"--repo", r.Path, "--sha", r.SHA["tip"]}
 	for name, make := range map[string]func(dir string){
@@ -241,6 +247,7 @@ func TestNeverCleansWhatIsNotOurs(t *testing.T) {
 
 // In a checked cache it may clean, but not the cache itself: there the requirement file is.
 func TestCheckoutInCache(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t)
 	dir := tempDir(t)
 	mkdirAll(t, dir+"/cache")
@@ -281,6 +288,7 @@ func TestCheckoutInCache(t *testing.T) {
 
 // Whatever a task planted in .git is gone before anybody runs git there.
 func TestPlantedInGitDirectory(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t)
 	dir := tempDir(t)
 	src, outside := dir+"/cache/src", dir+"/outside"
@@ -346,6 +354,7 @@ func TestPlantedInGitDirectory(t *testing.T) {
 
 // The objects that an earlier run left are proven again: a changed byte in them never reaches a file.
 func TestTamperedPack(t *testing.T) {
+	t.Parallel()
 	r := newRepo(t)
 	dir := tempDir(t)
 	src := dir + "/src"
@@ -404,6 +413,7 @@ func bigRepo(t *testing.T) *repo {
 
 // Killed at any instant, a checkout is either whole or no repository at all, and the next run makes it right.
 func TestKilledAtRandomInstants(t *testing.T) {
+	t.Parallel()
 	r := bigRepo(t)
 	url := gitserver.HTTP(t, filepath.Dir(r.Path), gitserver.Options{}) + "/repo.git"
 	dir := tempDir(t)
@@ -453,6 +463,7 @@ func TestKilledAtRandomInstants(t *testing.T) {
 
 // Two tasks that check out into one directory wait for each other; the directory is at one of the commits, whole.
 func TestTwoAtOnce(t *testing.T) {
+	t.Parallel()
 	r := bigRepo(t)
 	for i := range 24 {
 		names := []string{"tip", "first"}
