@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -26,40 +27,27 @@ func archives(binary, dir string, runs int) error {
 	if err != nil {
 		return err
 	}
-	for _, p := range places(dir) {
-		work, err := os.MkdirTemp(p.dir, "run-task-bench")
+	copied := func(dir string) error { return inTurn([][]string{{"cp", "-a", toolchain, dir}}) }
+	memory, disk := places(dir)[0], places(dir)[1]
+	for _, t := range []struct {
+		name string
+		make func(dir string) error
+		place
+	}{
+		{"the Go toolchain", copied, memory},
+		{"100,000 small files", smallFiles, memory},
+		{"one file of 2 GiB that cannot be compressed", func(dir string) error { return randomFile(filepath.Join(dir, "file"), 2<<30) }, memory},
+		{"the Go toolchain", copied, disk},
+	} {
+		base, err := os.MkdirTemp(t.dir, "run-task-bench")
 		if err != nil {
 			return err
 		}
-		defer os.RemoveAll(work)
-		if err := archivesIn(binary, work, p.name, toolchain, runs); err != nil {
-			return err
-		}
-		if err := os.RemoveAll(work); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func archivesIn(binary, work, place, toolchain string, runs int) error {
-	trees := []struct {
-		name string
-		make func(dir string) error
-	}{
-		{"the Go toolchain", func(dir string) error { return inTurn([][]string{{"cp", "-a", toolchain, dir}}) }},
-		{"100,000 small files", smallFiles},
-		{"one file of 2 GiB that cannot be compressed", func(dir string) error { return randomFile(filepath.Join(dir, "file"), 2<<30) }},
-	}
-	for i, t := range trees {
-		base := filepath.Join(work, fmt.Sprint(i))
-		if err := os.Mkdir(base, 0o755); err != nil {
-			return err
-		}
+		defer os.RemoveAll(base)
 		if err := t.make(filepath.Join(base, "tree")); err != nil {
 			return err
 		}
-		if err := archivesOf(binary, base, t.name+", "+place, runs); err != nil {
+		if err := archivesOf(binary, base, t.name+", "+t.place.name, runs); err != nil {
 			return err
 		}
 		if err := os.RemoveAll(base); err != nil {
@@ -77,12 +65,15 @@ func archivesOf(binary, base, name string, runs int) error {
 	untarred := func(from, to string) []string {
 		return []string{"sh", "-c", `mkdir "$1" && zstd -q -d -c "$0" | tar -C "$1" -x`, from, to}
 	}
-	archive := func(verb, store, dir string) []string {
-		args := []string{binary, "cache", verb, "--quiet", "--cwd", base, "--cache-strict", "--cache-store", "dir:" + store, "--cache-archive", "path=" + dir + ",key=k"}
+	with := func(store, dir string) []string {
+		args := []string{"--quiet", "--cwd", base, "--cache-strict", "--cache-store", "dir:" + store, "--cache-archive", "path=" + dir + ",key=k"}
 		if os.Getuid() == 0 {
 			args = append(args, "--user", "root")
 		}
 		return args
+	}
+	archive := func(verb, store, dir string) []string {
+		return append([]string{binary, "cache", verb}, with(store, dir)...)
 	}
 	at := func(what string, run int) string { return filepath.Join(base, fmt.Sprintf("%s-%d", what, run)) }
 	// What is written is removed before the next, outside of what is measured: else memory, or the disk, fills.
@@ -101,7 +92,10 @@ func archivesOf(binary, base, name string, runs int) error {
 	}
 	err := compare("save: "+name, runs,
 		&side{name: "tar | zstd -T0 -3", prepare: fresh("tar", tarred)},
-		&side{name: "run-task, nothing changed", prepare: command(archive("save", store, "tree")...)},
+		&side{name: "and sync", prepare: fresh("synced", func(path string) []string {
+			return append(tarred(path)[:2], `tar -C "$0/tree" -c . | zstd -q -T0 -3 -f -o "$1" && sync "$1"`, base, path)
+		})},
+		&side{name: "run-task, the same again", prepare: command(archive("save", store, "tree")...)},
 		&side{name: "run-task", prepare: fresh("store", func(path string) []string { return archive("save", path, "tree") })})
 	if err != nil {
 		return err
@@ -113,7 +107,45 @@ func archivesOf(binary, base, name string, runs int) error {
 	if err != nil {
 		return err
 	}
-	return inTurn([][]string{{"diff", "-r", "--no-dereference", at("untarred", runs-1), at("restored", runs-1)}})
+	if err := inTurn([][]string{{"diff", "-r", "--no-dereference", at("untarred", runs-1), at("restored", runs-1)}}); err != nil {
+		return err
+	}
+	status := filepath.Join(base, "status")
+	var seconds []float64
+	for range runs {
+		task := append(append([]string{binary}, with(store, filepath.Base(at("restored", runs-1)))...), "--cache-policy", "pull-push", "--status-file", status, "--", "true")
+		if err := inTurn([][]string{task}); err != nil {
+			return err
+		}
+		s, err := saved(status)
+		if err != nil {
+			return err
+		}
+		seconds = append(seconds, s)
+	}
+	fmt.Printf("  %-28s %9.2f ms in the task that restored it\n", "a save, nothing changed", median(seconds)*1000)
+	return nil
+}
+
+// saved is the seconds that a task took to see that there was nothing to save.
+func saved(status string) (float64, error) {
+	data, err := os.ReadFile(status)
+	if err != nil {
+		return 0, err
+	}
+	var s struct {
+		Archives []struct {
+			Saved   string
+			Seconds float64
+		}
+	}
+	if err := json.Unmarshal(data, &s); err != nil {
+		return 0, err
+	}
+	if len(s.Archives) != 1 || s.Archives[0].Saved != "unchanged" {
+		return 0, fmt.Errorf("%s: the archive is not unchanged", status)
+	}
+	return s.Archives[0].Seconds, nil
 }
 
 func sizes(files ...string) {
