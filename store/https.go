@@ -38,6 +38,7 @@ func openHTTP(u *url.URL, o Options) (Store, error) {
 	}
 	base := *u
 	base.User = nil
+	base.RawPath = given(u)
 	w := &web{Options: o, base: &base, client: &http.Client{Transport: t, CheckRedirect: checkRedirect}}
 	if u.User != nil {
 		secret, _ := u.User.Password()
@@ -97,18 +98,39 @@ func (w *web) String() string { return w.base.Scheme + "://" + w.base.Host + w.b
 
 func (w *web) Temp() (*os.File, error) { return w.temp() }
 
+// given is a URL's path as it was written, a %2F in it too, and what cannot be sent so escaped: for one such byte EscapedPath would escape all of it anew.
+func given(u *url.URL) string {
+	var b strings.Builder
+	for _, c := range []byte(cmp.Or(u.RawPath, u.EscapedPath())) {
+		if c <= ' ' || c >= 0x7f || strings.IndexByte("\"<>\\^`{|}", c) >= 0 {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+// place is where the key stands in a path that is escaped.
+const place = "%7Bkey%7D"
+
 // request is one for an object. A location with {key} has its place, elsewhere it follows the path.
 func (w *web) request(ctx context.Context, method, key string, body io.Reader) (*http.Request, error) {
 	if err := ValidKey(key); err != nil {
 		return nil, err
 	}
 	u := *w.base
-	if inPath, inQuery := strings.Contains(u.Path, "{key}"), strings.Contains(u.RawQuery, "{key}"); inPath || inQuery {
-		u.Path, u.RawPath = strings.ReplaceAll(u.Path, "{key}", key), ""
-		u.RawQuery = strings.ReplaceAll(u.RawQuery, "{key}", url.QueryEscape(key))
-	} else {
-		u.Path, u.RawPath = strings.TrimSuffix(u.Path, "/")+"/"+key, ""
+	at := u.EscapedPath() // a %2F in it is no /: GitLab's projects are named so
+	if !strings.Contains(at, place) && !strings.Contains(u.RawQuery, "{key}") {
+		at = strings.TrimSuffix(at, "/") + "/" + place
 	}
+	at = strings.ReplaceAll(at, place, strings.ReplaceAll(key, "+", "%2B")) // some servers, S3 among them, read a + as a blank
+	path, err := url.PathUnescape(at)
+	if err != nil {
+		return nil, fail.Errorf(fail.Usage, "the store's location is no URL")
+	}
+	u.Path, u.RawPath = path, at
+	u.RawQuery = strings.ReplaceAll(u.RawQuery, "{key}", url.QueryEscape(key))
 	r, err := http.NewRequestWithContext(ctx, method, u.String(), body) // u's query is as it was given
 	if err != nil {
 		return nil, fail.Errorf(fail.Usage, "the store's location is no URL")

@@ -113,26 +113,33 @@ func TestCredentialsAreNotSentWithoutTLS(t *testing.T) {
 	}
 }
 
+// The server gets exactly what the location says, and of the key what it is, also if it reads a + as a blank.
 func TestAddressesOfObjects(t *testing.T) {
+	const key, sent = "a+b/c~d@e=f,g", "a%2Bb/c~d@e=f,g"
 	for at, want := range map[string]string{
-		"/p":                 "/p/a+b/c",
-		"/p/":                "/p/a+b/c",
-		"":                   "/a+b/c",
-		"/p?sig=a%2Bb&x":     "/p/a+b/c?sig=a%2Bb&x",
-		"/p/{key}/raw?sig=1": "/p/a+b/c/raw?sig=1",
+		"/p":                       "/p/" + sent,
+		"/p/":                      "/p/" + sent,
+		"":                         "/" + sent,
+		"/p?sig=a%2Bb&x":           "/p/" + sent + "?sig=a%2Bb&x",
+		"/p/{key}/raw?sig=1":       "/p/" + sent + "/raw?sig=1",
+		"/p/%7Bkey%7D/raw":         "/p/" + sent + "/raw",
+		"/p?file={key}&sig=1":      "/p?file=a%2Bb%2Fc~d%40e%3Df%2Cg&sig=1",
+		"/projects/a%2Fb":          "/projects/a%2Fb/" + sent,
+		"/projects/a%2Fb/{key}":    "/projects/a%2Fb/" + sent,
+		"/100%25/a b/c%20d/+/%2B/": "/100%25/a%20b/c%20d/+/%2B/" + sent,
+		"/a%2fb/ä\"/{key}":         "/a%2fb/%C3%A4%22/" + sent,
 	} {
 		s := serve(t, nil)
 		st := open(t, s.URL+at, store.Options{Policy: quick(), Temp: t.TempDir()})
-		st.Stat(t.Context(), "a+b/c")
-		got := s.seen(func(r *http.Request) string {
-			if r.URL.RawQuery != "" {
-				return r.URL.Path + "?" + r.URL.RawQuery
-			}
-			return r.URL.Path
-		})
-		if got != "HEAD "+want {
+		st.Stat(t.Context(), key)
+		if got := s.seen(func(r *http.Request) string { return r.RequestURI }); got != "HEAD "+want {
 			t.Errorf("%q: %q, want %q", at, got, want)
 		}
+		s.mu.Lock()
+		if r := s.requests[0]; !strings.Contains(r.URL.Path+r.URL.Query().Get("file"), key) {
+			t.Errorf("%q: the server reads %q", at, r.URL)
+		}
+		s.mu.Unlock()
 	}
 }
 

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,6 +82,34 @@ func TestS3Credentials(t *testing.T) {
 		if err != nil && (strings.Contains(err.Error(), "wrong-secret") || strings.Contains(err.Error(), s3Secret)) {
 			t.Errorf("%s: the error has a secret: %v", name, err)
 		}
+	}
+}
+
+// Keys are sent and kept as they are, also by servers that read a + as a blank.
+func TestS3Keys(t *testing.T) {
+	const key = "a+b/c~d@e=f,g_h.i-j"
+	b := bucket(t)
+	at := strings.Replace(location(t, b), "some/prefix", "p+q/r~@=,", 1)
+	s := open(t, at, store.Options{Env: s3Env(), Policy: quick(), Temp: t.TempDir()}).(store.Lister)
+	if _, err := put(t, s, key, "content", store.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if o, err := client(t).StatObject(t.Context(), b, "p+q/r~@=,/"+key, minio.StatObjectOptions{}); err != nil || o.Size != 7 {
+		t.Errorf("%+v, %v", o, err)
+	}
+	all, err := s.List(t.Context(), "a+")
+	if err != nil || len(all) != 1 || all[0].Key != key {
+		t.Errorf("%+v, %v", all, err)
+	}
+	f, _, err := s.Get(t.Context(), key, store.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	plain := serve(t, nil)
+	open(t, "s3://bucket/p+q?endpoint="+plain.URL, store.Options{Env: s3Env(), Policy: quick(), Temp: t.TempDir()}).Stat(t.Context(), key)
+	if got, want := plain.seen(func(r *http.Request) string { return r.RequestURI }), "HEAD /bucket/p%2Bq/a%2Bb/c~d%40e%3Df%2Cg_h.i-j"; got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }
 
