@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
@@ -92,7 +93,7 @@ func openS3(u *url.URL, o Options) (Store, error) {
 	if region == "" && b.endpoint != "s3.amazonaws.com" {
 		region = "us-east-1" // what servers that have none go by; asking costs a request
 	}
-	core, err := minio.NewCore(b.endpoint, &minio.Options{Creds: creds, Secure: !b.plain, Transport: t, Region: region, BucketLookup: b.lookup, MaxRetries: 1})
+	core, err := minio.NewCore(b.endpoint, &minio.Options{Creds: creds, Secure: !b.plain, Transport: guard{t}, Region: region, BucketLookup: b.lookup, MaxRetries: 1})
 	if err != nil {
 		return nil, fail.Errorf(fail.Usage, "%w", err).WithHint(hint)
 	}
@@ -117,10 +118,16 @@ func (s *s3) explain(err error) error {
 	if err == nil || errors.Is(err, ErrDuplicate) {
 		return err
 	}
+	if known := (*fail.Error)(nil); errors.As(err, &known) { // guard's
+		return known
+	}
 	if !errors.As(err, &e) || e.StatusCode == 0 {
 		return retry.Net(err)
 	}
-	what := fmt.Sprintf("the store answered %d %s", e.StatusCode, e.Code)
+	what := fmt.Sprintf("the store answered %d", e.StatusCode)
+	if code := strings.TrimPrefix(e.Code, strconv.Itoa(e.StatusCode)); code != "" { // without XML it is the status once more
+		what += " " + short(strings.TrimSpace(code))
+	}
 	switch {
 	case e.StatusCode == http.StatusNotModified:
 		return ErrUnchanged
@@ -138,7 +145,15 @@ func (s *s3) explain(err error) error {
 	if err := retry.Status(e.StatusCode, nil, time.Now()); err != nil {
 		return err
 	}
-	return fail.Errorf(fail.Unavailable, "%s: %s", what, e.Message)
+	return fail.Errorf(fail.Unavailable, "%s: %s", what, short(e.Message))
+}
+
+// short is the beginning of what a server says.
+func short(text string) string {
+	if len(text) > 300 {
+		text = text[:300] + "..."
+	}
+	return text
 }
 
 func (s *s3) info(o minio.ObjectInfo) Info {

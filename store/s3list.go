@@ -6,10 +6,16 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/minio/minio-go/v7"
+
+	"run-task/internal/fail"
 )
+
+// mostListed is how many objects a listing may have: what a server says that never ends would fill our memory.
+var mostListed = 4 << 20
 
 func (s *s3) List(ctx context.Context, prefix string) (all []Info, err error) {
 	at := prefix
@@ -18,12 +24,16 @@ func (s *s3) List(ctx context.Context, prefix string) (all []Info, err error) {
 	}
 	err = s.try(ctx, func(ctx context.Context, w *watch) error {
 		all = nil
+		left := mostListed
 		for o := range s.core.Client.ListObjects(ctx, s.name, minio.ListObjectsOptions{Prefix: at, Recursive: true}) {
 			w.moved()
 			if o.Err != nil {
 				return s.explain(o.Err)
 			}
-			if i := s.info(o); ValidKey(i.Key) == nil {
+			if left--; left < 0 {
+				return fail.Errorf(fail.Unavailable, "%s lists more than %d objects", s, mostListed).WithHint("give tasks that have nothing in common prefixes of their own")
+			}
+			if i := s.info(o); strings.HasPrefix(o.Key, at) && ValidKey(i.Key) == nil {
 				all = append(all, i)
 			}
 		}
@@ -61,7 +71,7 @@ func (s *s3) Sweep(ctx context.Context, before time.Time) (n int, size int64, er
 			if o.Err != nil {
 				return s.explain(o.Err)
 			}
-			if !o.Initiated.Before(before) {
+			if !strings.HasPrefix(o.Key, at) || !o.Initiated.Before(before) {
 				continue
 			}
 			if err := s.core.AbortMultipartUpload(ctx, s.name, o.Key, o.UploadID); err != nil {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"run-task/internal/fail"
@@ -65,9 +66,13 @@ func (o *Options) try(ctx context.Context, do func(ctx context.Context, w *watch
 		inner, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
 		w := &watch{stall: o.Stall}
+		inner = context.WithValue(inner, watchKey{}, w)
 		w.timer = time.AfterFunc(4*o.Stall, func() { cancel(errStalled) })
 		defer w.timer.Stop()
 		err := do(inner, w)
+		if after := time.Duration(w.after.Load()); after > 0 && retry.Marked(err) {
+			err = retry.Again(err, after)
+		}
 		if err != nil && ctx.Err() == nil && context.Cause(inner) == errStalled {
 			err = retry.Again(fail.Errorf(fail.Unavailable, "nothing moved for %s", o.Stall).WithHint("check that the store's server is up and can be reached from this container"), 0)
 		}
@@ -86,7 +91,11 @@ func changed() error { return retry.Again(fail.Errorf(fail.Unavailable, "%w", er
 type watch struct {
 	stall time.Duration
 	timer *time.Timer
+	after atomic.Int64 // how long the server wants to wait until it is asked again; see guard
 }
+
+// watchKey is what a try's context has its watch under.
+type watchKey struct{}
 
 func (w *watch) moved() { w.timer.Reset(w.stall) }
 

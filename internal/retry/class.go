@@ -61,10 +61,12 @@ func Status(code int, h http.Header, now time.Time) error {
 	default:
 		return nil
 	}
-	return Again(fail.Errorf(reason, "the server answered %d %s", code, http.StatusText(code)), after(h.Get("Retry-After"), now))
+	return Again(fail.Errorf(reason, "the server answered %d %s", code, http.StatusText(code)), After(h, now))
 }
 
-func after(v string, now time.Time) time.Duration {
+// After is what a Retry-After asks for, 0 if there is none.
+func After(h http.Header, now time.Time) time.Duration {
+	v := h.Get("Retry-After")
 	if s, err := strconv.ParseUint(v, 10, 31); err == nil {
 		return time.Duration(s) * time.Second
 	}

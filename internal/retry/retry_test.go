@@ -159,7 +159,7 @@ func TestStatus(t *testing.T) {
 	for v, want := range map[string]time.Duration{
 		"7": 7 * time.Second, "Fri, 02 Jan 2026 03:05:05 GMT": time.Minute, "Fri, 02 Jan 2026 03:00:00 GMT": 0, "-1": 0, "soon": 0, "": 0, "99999999999": 0,
 	} {
-		if got := after(v, now); got != want {
+		if got := After(http.Header{"Retry-After": {v}}, now); got != want {
 			t.Errorf("Retry-After %q: %v, want %v", v, got, want)
 		}
 	}

@@ -1,0 +1,171 @@
+package store_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"run-task/internal/fail"
+	"run-task/store"
+)
+
+// bucketAt is a store in a bucket that a plain server says that it has.
+func bucketAt(t *testing.T, s *server, o store.Options) store.Lister {
+	t.Helper()
+	o.Env, o.Policy, o.Temp = s3Env(), policyOr(o.Policy), t.TempDir()
+	return open(t, "s3://bucket/some/prefix?endpoint="+s.URL, o).(store.Lister)
+}
+
+func TestAnOverloadedBucketIsWaitedFor(t *testing.T) {
+	for _, status := range []int{http.StatusServiceUnavailable, http.StatusTooManyRequests} {
+		s := serve(t, func(w http.ResponseWriter, r *http.Request, n int) bool {
+			if n == 1 {
+				w.Header().Set("Retry-After", "7")
+				w.WriteHeader(status)
+				fmt.Fprint(w, "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>")
+			}
+			return n == 1
+		})
+		s.set("/bucket/some/prefix/k", []byte("x"))
+		var waited time.Duration
+		p := quick()
+		p.Paused = func(d time.Duration) { waited += d }
+		if _, _, err := bucketAt(t, s, store.Options{Policy: p}).Get(t.Context(), "k", store.GetOptions{}); err != nil || waited < 7*time.Second {
+			t.Errorf("%d: %v, waited %s", status, err, waited)
+		}
+	}
+}
+
+// A server that wants more time than there is is not waited for.
+func TestABucketThatIsOverloadedForTooLong(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		w.Header().Set("Retry-After", "3600")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprint(w, "<Error><Code>SlowDown</Code></Error>")
+		return true
+	})
+	_, err := put(t, bucketAt(t, s, store.Options{}), "k", "x", store.PutOptions{})
+	if fail.Of(err) != fail.Busy || !strings.Contains(err.Error(), "wants 1h0m0s") || len(s.requests) != 1 {
+		t.Errorf("%v after %d requests", err, len(s.requests))
+	}
+}
+
+// flood answers with a body that does not end, and counts what of it is taken.
+func flood(w http.ResponseWriter, taken *atomic.Int64) {
+	b := []byte(strings.Repeat("x", 64<<10))
+	for taken.Load() < 1<<30 {
+		n, err := w.Write(b)
+		taken.Add(int64(n))
+		if err != nil {
+			return
+		}
+	}
+}
+
+// What is no object is not read to its end: that may never come.
+func TestAnswersWithoutEnd(t *testing.T) {
+	for _, status := range []int{200, 400, 403, 404, 503} {
+		for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete} {
+			var taken atomic.Int64
+			s := serve(t, func(w http.ResponseWriter, r *http.Request, _ int) bool {
+				if r.Method == http.MethodPost && method == http.MethodPost && r.URL.Query().Has("uploads") {
+					fmt.Fprint(w, "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
+					return true
+				}
+				if r.Method == http.MethodDelete && method == http.MethodPost {
+					return true
+				}
+				if r.Method != method {
+					io.Copy(io.Discard, r.Body)
+					w.Header().Set("ETag", `"tag"`)
+					return true
+				}
+				w.WriteHeader(status)
+				flood(w, &taken)
+				return true
+			})
+			tries := int64(5)
+			web := open(t, s.URL, store.Options{Policy: quick(), Temp: t.TempDir()})
+			var err error
+			switch l := bucketAt(t, s, store.Options{}); method {
+			case http.MethodGet:
+				_, err = l.List(t.Context(), "")
+				if status != 200 {
+					web.Get(t.Context(), "k", store.GetOptions{})
+				}
+			case http.MethodPut:
+				put(t, l, "k", "x", store.PutOptions{})
+				put(t, web, "k", "x", store.PutOptions{})
+			case http.MethodPost:
+				_, err = put(t, l, "k", strings.Repeat("x", 17<<20), store.PutOptions{})
+			case http.MethodDelete:
+				l.Delete(t.Context(), store.Info{Key: "k", Tag: "tag"})
+			}
+			if got := taken.Load(); got > 2*tries*(20<<20) {
+				t.Errorf("%s with %d: %d MiB were taken, %v", method, status, got>>20, err)
+			}
+			if err != nil && len(err.Error()) > 1000 {
+				t.Errorf("%s with %d: an error of %d bytes", method, status, len(err.Error()))
+			}
+		}
+	}
+}
+
+// page is one of a listing.
+func page(more string, keys ...string) string {
+	p := "<ListBucketResult><EncodingType>url</EncodingType>"
+	if more != "" {
+		p += "<IsTruncated>true</IsTruncated><NextContinuationToken>" + more + "</NextContinuationToken>"
+	}
+	for _, k := range keys {
+		p += "<Contents><Key>" + k + "</Key><Size>1</Size><ETag>&quot;e&quot;</ETag></Contents>"
+	}
+	return p + "</ListBucketResult>"
+}
+
+// Of what a bucket lists, only what we asked for and what could be ours counts.
+func TestListingsOfStrangeKeys(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		fmt.Fprint(w, page("", "some/prefix/a-1", "some/prefix/b-1", "some/prefix/a-/../../x", "../x", "a-2", "other/a-3", "some/prefixa-4", "/some/prefix/a-5", "some/prefix/a-%FF", "some/prefix/a-%00",
+			"some/prefix/a-%1B%5B2J", "some/prefix/a-%0A", "some/prefix/a-/.x", "some/prefix/a-//x", "some/prefix/a-"+strings.Repeat("x", 600), "some/prefix/a-2"))
+		return true
+	})
+	all, err := bucketAt(t, s, store.Options{}).List(t.Context(), "a-")
+	if err != nil || len(all) != 2 || all[0].Key != "a-1" || all[1].Key != "a-2" {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
+
+func TestAListingWithoutEnd(t *testing.T) {
+	defer store.LimitListings(5000)()
+	s := serve(t, func(w http.ResponseWriter, r *http.Request, n int) bool {
+		var keys []string
+		for i := range 1000 {
+			keys = append(keys, fmt.Sprintf("some/prefix/%d/%d", n, i))
+		}
+		fmt.Fprint(w, page(fmt.Sprint(n), keys...))
+		return true
+	})
+	if _, err := bucketAt(t, s, store.Options{}).List(t.Context(), ""); fail.Of(err) != fail.Unavailable || len(s.requests) > 7 {
+		t.Errorf("%v after %d requests", err, len(s.requests))
+	}
+}
+
+// Uploads that others make elsewhere in the bucket are not ours to give up, whatever the server takes a prefix for.
+func TestSweepWhereTheServerIgnoresThePrefix(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		fmt.Fprint(w, "<ListMultipartUploadsResult><EncodingType>url</EncodingType>")
+		for _, key := range []string{"some/prefix/k", "other/k", "some/prefixes/k"} {
+			fmt.Fprintf(w, "<Upload><Key>%s</Key><UploadId>u</UploadId><Initiated>2020-01-01T00:00:00.000Z</Initiated></Upload>", key)
+		}
+		fmt.Fprint(w, "</ListMultipartUploadsResult>")
+		return true
+	})
+	if n, _, err := bucketAt(t, s, store.Options{}).Sweep(t.Context(), time.Now()); n != 1 || err != nil {
+		t.Errorf("%d, %v, %s", n, err, s.seen(func(r *http.Request) string { return r.URL.Path }))
+	}
+}
