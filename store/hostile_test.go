@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"run-task/internal/fail"
+	"run-task/internal/logs"
 	"run-task/store"
 )
 
@@ -167,5 +168,89 @@ func TestSweepWhereTheServerIgnoresThePrefix(t *testing.T) {
 	})
 	if n, _, err := bucketAt(t, s, store.Options{}).Sweep(t.Context(), time.Now()); n != 1 || err != nil {
 		t.Errorf("%d, %v, %s", n, err, s.seen(func(r *http.Request) string { return r.URL.Path }))
+	}
+}
+
+// Whatever is wrong with a server, or with one that it redirects to, no error repeats what a query or a login may have of secrets.
+func TestErrorsHaveNoSecrets(t *testing.T) {
+	closed := serve(t, nil)
+	closed.Close()
+	echo := serve(t, func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprintf(w, "bad: %s %s", r.RequestURI, r.Header.Get("Authorization"))
+		return true
+	})
+	for name, to := range map[string]string{
+		"closed":           closed.URL + "/k?X-Amz-Credential=qu3ry&X-Amz-Signature=qu3ry",
+		"no such host":     "http://host.invalid/?sig=qu3ry",
+		"no address":       "http://host:port/?sig=qu3ry",
+		"bad escape":       "http://host/%zz?sig=qu3ry",
+		"control":          "http://host/\x7f?sig=qu3ry",
+		"scheme":           "ftp://user:s3cr3t@host/?sig=qu3ry",
+		"no host":          "http:///?sig=qu3ry",
+		"not TLS":          "https://" + strings.TrimPrefix(echo.URL, "http://") + "/?sig=qu3ry",
+		"echo":             echo.URL + "/?sig=qu3ry",
+		"itself":           "?sig=qu3ry",
+		"userinfo":         strings.Replace(closed.URL, "://", "://user:s3cr3t@", 1),
+		"":                 "",
+		"userinfo, closed": "",
+	} {
+		s := serve(t, func(w http.ResponseWriter, r *http.Request, _ int) bool {
+			w.Header().Set("Location", to)
+			w.WriteHeader(http.StatusTemporaryRedirect)
+			return true
+		})
+		at := strings.Replace(s.URL, "://", "://me:s3cr3t@", 1) + "/p?token=qu3ry"
+		switch name {
+		case "":
+			at = strings.Replace(echo.URL, "://", "://me:s3cr3t@", 1) + "/p?token=qu3ry"
+		case "userinfo, closed":
+			at = strings.Replace(closed.URL, "://", "://me:s3cr3t@", 1) + "/p?token=qu3ry"
+		}
+		var said strings.Builder
+		st := open(t, at, store.Options{Policy: quick(), Temp: t.TempDir(), Log: logs.New(&said, logs.Verbose, false)})
+		for what, do := range map[string]func() error{
+			"get":  func() error { _, _, err := st.Get(t.Context(), "k", store.GetOptions{}); return err },
+			"put":  func() error { _, err := put(t, st, "k", "x", store.PutOptions{}); return err },
+			"stat": func() error { _, err := st.Stat(t.Context(), "k"); return err },
+		} {
+			err := do()
+			if err == nil {
+				t.Errorf("%s of %q: no error", what, name)
+				continue
+			}
+			if all := err.Error() + fail.Hint(err) + said.String(); strings.Contains(all, "s3cr3t") || strings.Contains(all, "qu3ry") {
+				t.Errorf("%s of %q: %s", what, name, all)
+			}
+		}
+	}
+}
+
+// Another server is shown nothing of what the first one was: no login, and not the address with its signature.
+func TestRedirectsTakeNoSecretsAlong(t *testing.T) {
+	for _, status := range []int{302, 307, 308} {
+		other := serve(t, nil)
+		other.set("/k", []byte("content"))
+		s := serve(t, func(w http.ResponseWriter, r *http.Request, _ int) bool {
+			http.Redirect(w, r, other.URL+"/k", status)
+			return true
+		})
+		host := strings.TrimPrefix(s.URL, "http://")
+		for _, l := range []store.Login{{Host: host, Header: "PRIVATE-TOKEN", Secret: "s3cr3t", HTTP: true}, {Host: host, User: "u", Secret: "s3cr3t", HTTP: true}} {
+			st := open(t, s.URL+"/k?sig=s3cr3t", store.Options{Policy: quick(), Temp: t.TempDir(), Logins: []store.Login{l}})
+			f, _, err := st.Get(t.Context(), "k", store.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.Close()
+			if status != 302 {
+				if _, err := put(t, st, "k", "content", store.PutOptions{}); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		if seen := other.seen(func(r *http.Request) string { return fmt.Sprint(r.RequestURI, r.Header) }); strings.Contains(seen, "s3cr3t") || strings.Contains(seen, "Authorization") || strings.Contains(seen, "Private-Token") || strings.Contains(seen, "Referer") {
+			t.Errorf("%d: %s", status, seen)
+		}
 	}
 }

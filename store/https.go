@@ -68,6 +68,7 @@ func (l *Login) fits(u *url.URL) bool {
 // checkRedirect lets redirects lead elsewhere, without what the first server was shown.
 func checkRedirect(r *http.Request, via []*http.Request) error {
 	first := via[0].URL
+	r.Header.Del("Referer") // it has the query, which may be a signature
 	switch {
 	case r.Method != via[0].Method: // 301, 302 and 303 make a GET of an upload, and its success would look like the upload's
 		return fail.Errorf(fail.Denied, "the server redirects uploads to another page").WithHint("give the location that it redirects to, or check the credentials")
@@ -88,7 +89,7 @@ func checkRedirect(r *http.Request, via []*http.Request) error {
 // secretHeader tells whether a header is none of those that we set for the object's sake.
 func secretHeader(name string) bool {
 	switch name {
-	case "Range", "If-Match", "If-None-Match", "User-Agent", "Content-Type", "Expect", "Referer":
+	case "Range", "If-Match", "If-None-Match", "User-Agent", "Content-Type", "Expect":
 		return false
 	}
 	return true
@@ -183,7 +184,8 @@ func (w *web) failure(res *http.Response, said string) error {
 			return err
 		}
 	}
-	if said = strings.TrimSpace(said); len(said) > 0 && len(said) < 300 && !strings.HasPrefix(said, "<") {
+	// It may repeat the address, and that a signature: the location's, or one that another server redirected us with.
+	if said = strings.TrimSpace(said); res.Request.URL.RawQuery == "" && len(said) > 0 && len(said) < 300 && !strings.HasPrefix(said, "<") {
 		what += fmt.Sprintf(": %q", said)
 	}
 	return fail.Errorf(fail.Unavailable, "%s", what)

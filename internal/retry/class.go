@@ -5,8 +5,10 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/textproto"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"run-task/internal/fail"
@@ -35,6 +37,13 @@ func Net(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) { // it only repeats the method and the address
 		err = u.Err
+	}
+	// These repeat a header, which may be the address of a redirect, and in it a signature.
+	if err != nil && strings.HasPrefix(err.Error(), "failed to parse Location header") {
+		return fail.Errorf(fail.Unavailable, "the server redirects to what is no address")
+	}
+	if errors.As(err, new(textproto.ProtocolError)) {
+		err = errors.New("the server's answer has a header that cannot be read")
 	}
 	var dns *net.DNSError
 	var cert *tls.CertificateVerificationError
