@@ -156,13 +156,16 @@ func (s *shared) write(lines string) error {
 var (
 	// Over HTTP a lone user name is often a token; ssh://git@host is not a secret.
 	userinfo = regexp.MustCompile(`(https?://)[^/\s"]+@|([A-Za-z][A-Za-z0-9+.-]*://)[^/\s"@:]*:[^/\s"]*@`)
+	// What a URL's query signs or allows: S3's, Google's and Azure's presigned ones, and tokens of GitLab's.
+	signed = regexp.MustCompile(`(?i)([?&](?:x-(?:amz|goog)-(?:signature|credential|security-token)|awsaccesskeyid|signature|sig|[a-z_-]*token)=)[^&\s"#]+`)
 	// What GitLab, GitHub, npm, PyPI, Docker, Slack, Vault and Stripe give out begins like this.
 	tokens = regexp.MustCompile(`\b(?:gl(?:pat|dt|rt|rtr|cbt|ptt|ft|imt|agent|soat|oas|wt|ffct)-[\w.-]{8,}|GR1348941[\w-]{8,}|gh[pousr]_\w{16,}|github_pat_\w{16,}|npm_\w{16,}|pypi-[\w-]{16,}|dckr_[po]at_[\w-]{8,}|xox[abeprs]-[\w-]{8,}|hv[sbr]\.[\w-]{16,}|[rs]k_live_\w{8,})`)
 )
 
-// Masked is text as it may be shown, with known secrets, the userinfo of URLs and what looks like a token replaced: for what is written elsewhere than to the log.
+// Masked is text as it may be shown, with known secrets, the userinfo of URLs, signatures in their queries and what looks like a token replaced: for what is written elsewhere than to the log.
 func (l *Log) Masked(text string) string {
 	text = l.masks.Load().String(text)
 	text = userinfo.ReplaceAllString(text, "${1}${2}[MASKED]@")
+	text = signed.ReplaceAllString(text, "${1}[MASKED]")
 	return tokens.ReplaceAllString(text, "[MASKED]")
 }

@@ -14,11 +14,13 @@ func TestMaskedAndOneLine(t *testing.T) {
 	vcs := l.For("vcs")
 	vcs.Infof("token hunter2hunter2 and hunter2, abc, from https://joe:pw@host/x.git, http://tok@host/, ssh://git@host/")
 	vcs.Infof("https://u:it's@p@h/x@y ssh://u:a@b@h/ git@h:x")
+	vcs.Infof("%s", `"https://h/?X-Amz-Credential=AK%2Fx&X-Amz-Date=1&X-Amz-Signature=beef" https://h/k?se=1&sig=a%2Bb and https://h/?job_token=x&id=2 sig=plain`)
 	vcs.Infof("forged\n[perms] line \x1b[31m\xff")
 	vcs.Verbosef("not shown")
 	vcs.Warnf("%d left", 3)
 	want := "[vcs] token [MASKED] and [MASKED], abc, from https://[MASKED]@host/x.git, http://[MASKED]@host/, ssh://git@host/\n" +
 		"[vcs] https://[MASKED]@h/x@y ssh://[MASKED]@h/ git@h:x\n" +
+		`[vcs] "https://h/?X-Amz-Credential=[MASKED]&X-Amz-Date=1&X-Amz-Signature=[MASKED]" https://h/k?se=1&sig=[MASKED] and https://h/?job_token=[MASKED]&id=2 sig=plain` + "\n" +
 		"[vcs] forged\\n[perms] line \\x1b[31m\\xff\n" +
 		"[vcs] warning: 3 left\n"
 	if b.String() != want {
