@@ -6,3 +6,6 @@ func LimitListings(n int) (undo func()) {
 	mostListed = n
 	return func() { mostListed = old }
 }
+
+// Near tells whether a host has a role's credentials for this machine alone.
+var Near = near

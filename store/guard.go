@@ -9,9 +9,12 @@ import (
 	"run-task/internal/retry"
 )
 
-// guard stands between minio-go and a server: it tells the watch how long the server wants not to be asked, which minio-go drops, and bounds what is no
-// object, which minio-go reads to its end.
-type guard struct{ http.RoundTripper }
+// guard stands between minio-go and a server, a bucket's or one that has credentials. It tells the watch how long the server wants not to be asked, which
+// minio-go drops, and bounds what is no object, which minio-go reads to its end.
+type guard struct {
+	http.RoundTripper
+	objects bool // what a GET without a query gives is one
+}
 
 // mostAnswer is longer than a page of a listing: 1000 keys of 1024 bytes, each of which may be escaped with three.
 const mostAnswer = 16 << 20
@@ -24,7 +27,7 @@ func (g guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	if w, ok := r.Context().Value(watchKey{}).(*watch); ok {
 		w.after.Store(int64(retry.After(res.Header, time.Now())))
 	}
-	if object := r.Method == http.MethodGet && r.URL.RawQuery == "" && res.StatusCode/100 == 2; !object {
+	if object := g.objects && r.Method == http.MethodGet && r.URL.RawQuery == "" && res.StatusCode/100 == 2; !object {
 		res.Body = &bounded{res.Body, mostAnswer}
 	}
 	return res, nil

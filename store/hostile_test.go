@@ -254,3 +254,18 @@ func TestRedirectsTakeNoSecretsAlong(t *testing.T) {
 		}
 	}
 }
+
+func TestARedirectFromTLSToNone(t *testing.T) {
+	plain := serve(t, nil)
+	s := serve(t, func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		http.Redirect(w, r, plain.URL+r.URL.Path, http.StatusTemporaryRedirect)
+		return true
+	})
+	at, o := tls(t, s)
+	if _, err := open(t, at, o).Stat(t.Context(), "k"); fail.Of(err) != fail.Denied {
+		t.Errorf("%v", err)
+	}
+	if len(plain.requests) > 0 {
+		t.Errorf("asked without TLS: %s", plain.seen(func(r *http.Request) string { return r.URL.Path }))
+	}
+}

@@ -12,6 +12,8 @@ import (
 
 	"encoding/pem"
 
+	"golang.org/x/sys/unix"
+
 	"run-task/internal/fail"
 	"run-task/store"
 	"run-task/store/storetest"
@@ -176,23 +178,49 @@ func TestAServerWithoutHEAD(t *testing.T) {
 	}
 }
 
-func TestCA(t *testing.T) {
-	s := serve(t, nil)
+// tls makes a server one with TLS, and gives its address and what a client needs to trust it.
+func tls(t *testing.T, s *server) (string, store.Options) {
+	t.Helper()
 	s.Close()
 	s.Server = newTLS(s)
 	t.Cleanup(s.Server.Close)
+	ca := write(t, filepath.Join(t.TempDir(), "ca.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})))
+	return s.URL, store.Options{Policy: quick(), Temp: t.TempDir(), CA: ca}
+}
+
+func TestCA(t *testing.T) {
+	s := serve(t, nil)
+	at, o := tls(t, s)
 	s.set("/k", []byte("x"))
-	if _, err := open(t, s.URL, store.Options{Policy: quick(), Temp: t.TempDir()}).Stat(t.Context(), "k"); fail.Of(err) != fail.Denied {
+	if _, err := open(t, at, store.Options{Policy: quick(), Temp: t.TempDir()}).Stat(t.Context(), "k"); fail.Of(err) != fail.Denied {
 		t.Errorf("an unknown authority: %v", err)
 	}
-	ca := filepath.Join(t.TempDir(), "ca.pem")
-	write(t, ca, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})))
-	if _, err := open(t, s.URL, store.Options{Policy: quick(), Temp: t.TempDir(), CA: ca}).Stat(t.Context(), "k"); err != nil {
+	if _, err := open(t, at, o).Stat(t.Context(), "k"); err != nil {
 		t.Error(err)
 	}
-	for _, file := range []string{write(t, filepath.Join(t.TempDir(), "empty"), ""), filepath.Join(t.TempDir(), "missing"), os.DevNull} {
-		if _, err := store.Open(s.URL, store.Options{CA: file}); fail.Of(err) != fail.Usage {
+	for _, file := range []string{write(t, filepath.Join(t.TempDir(), "empty"), ""), filepath.Join(t.TempDir(), "missing"), os.DevNull, t.TempDir(), fifo(t), long(t)} {
+		if _, err := store.Open(at, store.Options{CA: file}); fail.Of(err) != fail.Usage || !strings.Contains(err.Error(), filepath.Base(file)) {
 			t.Errorf("%s: %v", file, err)
 		}
 	}
+}
+
+// fifo is one that nobody writes to.
+func fifo(t *testing.T) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(name, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// long is a file that never ends, as far as anybody would read it.
+func long(t *testing.T) string {
+	t.Helper()
+	name := write(t, filepath.Join(t.TempDir(), "long"), "")
+	if err := os.Truncate(name, 1<<40); err != nil {
+		t.Fatal(err)
+	}
+	return name
 }

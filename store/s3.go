@@ -93,7 +93,7 @@ func openS3(u *url.URL, o Options) (Store, error) {
 	if region == "" && b.endpoint != "s3.amazonaws.com" {
 		region = "us-east-1" // what servers that have none go by; asking costs a request
 	}
-	core, err := minio.NewCore(b.endpoint, &minio.Options{Creds: creds, Secure: !b.plain, Transport: guard{t}, Region: region, BucketLookup: b.lookup, MaxRetries: 1})
+	core, err := minio.NewCore(b.endpoint, &minio.Options{Creds: creds, Secure: !b.plain, Transport: guard{t, true}, Region: region, BucketLookup: b.lookup, MaxRetries: 1})
 	if err != nil {
 		return nil, fail.Errorf(fail.Usage, "%w", err).WithHint(hint)
 	}

@@ -21,12 +21,15 @@ import (
 	"run-task/internal/roots"
 )
 
+// mostFile is more than any file of certificates, credentials or tokens has: 150 authorities are 220 KiB.
+const mostFile = 16 << 20
+
 // transport is how servers are reached. One stream at a time has nothing to gain from HTTP/2.
 func (o *Options) transport() (*http.Transport, error) {
 	roots.Embed()
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if o.CA != "" {
-		pem, err := os.ReadFile(o.CA)
+		pem, err := fsx.ReadFile(o.CA, mostFile)
 		if err != nil {
 			return nil, fail.Errorf(fail.Usage, "the certificate authorities: %w", err).WithHint("give a file of certificates in PEM")
 		}

@@ -6,7 +6,6 @@
 package fsx
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -473,22 +472,7 @@ func (d *Dir) ReadFile(name string, max int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	st, err := FileStat(f)
-	if err != nil {
-		return nil, err
-	}
-	if !st.IsRegular() {
-		return nil, d.err("read", name, unix.EINVAL)
-	}
-	if st.Size > max {
-		return nil, d.err("read", name, unix.EFBIG)
-	}
-	var b bytes.Buffer
-	b.Grow(int(st.Size) + bytes.MinRead) // it may grow meanwhile
-	if _, err = b.ReadFrom(io.LimitReader(f, max+1)); err == nil && int64(b.Len()) > max {
-		err = d.err("read", name, unix.EFBIG)
-	}
-	return b.Bytes(), err
+	return readRegular(f, max, func(err error) error { return d.err("read", name, err) })
 }
 
 // WriteFile makes name hold data, whole or not at all, also over a power cut: temporary file, fsync, rename, fsync of the directory.

@@ -120,6 +120,17 @@ func TestReadFileTakesOnlyShortRegularFiles(t *testing.T) {
 	if b, err := d.ReadFile("long", 5); err != nil || string(b) != "12345" {
 		t.Errorf("%q, %v", b, err)
 	}
+	if err := os.Symlink("long", filepath.Join(in, "a link")); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]error{"fifo": unix.EINVAL, ".": unix.EINVAL, "long": unix.EFBIG, "a link": unix.EFBIG, "missing": fs.ErrNotExist} {
+		if _, err := ReadFile(filepath.Join(in, name), 4); !errors.Is(err, want) {
+			t.Errorf("%s by its name: %v, want %v", name, err, want)
+		}
+	}
+	if b, err := ReadFile(filepath.Join(in, "a link"), 5); err != nil || string(b) != "12345" {
+		t.Errorf("%q, %v", b, err)
+	}
 }
 
 func TestRemoveAllOfAReadOnlyTree(t *testing.T) {
