@@ -26,7 +26,7 @@ func (j *job) cache(ctx context.Context, log *logs.Log) error {
 	case "save":
 		limited, cancel := caches.SaveContext(ctx, a.Budget)
 		defer cancel()
-		all := a.Resolve()
+		all := a.Resolve(limited)
 		for _, x := range all {
 			if err := x.Err(); err != nil {
 				return fmt.Errorf("archive of %q: %w", x.Path, err)
@@ -40,7 +40,7 @@ func (j *job) cache(ctx context.Context, log *logs.Log) error {
 		}
 		return j.archiveAnswer(all, err)
 	case "key":
-		all := a.Resolve()
+		all := a.Resolve(ctx)
 		for _, x := range all {
 			if err := x.Err(); err != nil {
 				return fmt.Errorf("archive of %q: %w", x.Path, err)

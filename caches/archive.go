@@ -112,21 +112,21 @@ func (x *Archive) Keep() { x.store = nil }
 // Err is why the archive Failed, nil otherwise.
 func (x *Archive) Err() error { return x.err }
 
-// Resolve tells what each archive is called, and asks no store. What cannot be called anything has an error.
-func (a *Archives) Resolve() (all []*Archive) {
+// Resolve tells what each archive is called, and asks no store. What cannot be called anything has an error, as has all that is left when the context ends.
+func (a *Archives) Resolve(ctx context.Context) (all []*Archive) {
 	for i := range a.Specs {
-		all = append(all, a.resolve(&a.Specs[i]))
+		all = append(all, a.resolve(ctx, &a.Specs[i]))
 	}
 	return all
 }
 
-func (a *Archives) resolve(s *ArchiveSpec) *Archive {
+func (a *Archives) resolve(ctx context.Context, s *ArchiveSpec) *Archive {
 	x := &Archive{Path: s.Path, spec: s, Restored: Skipped}
 	x.Store = s.Store
 	if x.Store == "" {
 		x.Store = a.Default
 	}
-	x.Key, x.err = keys.Expand(s.Key, a.source())
+	x.Key, x.err = keys.Expand(s.Key, a.source(ctx))
 	if x.err == nil && x.Store == "" {
 		x.err = fail.Errorf(fail.Usage, "the archive of %q has no store", s.Path).WithHint("add store=LOCATION to it, or --cache-store LOCATION")
 	}
@@ -137,7 +137,7 @@ func (a *Archives) resolve(s *ArchiveSpec) *Archive {
 	return x
 }
 
-func (a *Archives) source() keys.Source {
+func (a *Archives) source(ctx context.Context) keys.Source {
 	return keys.Source{Env: a.Env, Arch: runtime.GOARCH, OS: runtime.GOOS, Self: a.Self,
 		Files: func(globs []string) ([]byte, error) {
 			d, err := fsx.Open(a.dir())
@@ -145,7 +145,7 @@ func (a *Archives) source() keys.Source {
 				return nil, err
 			}
 			defer d.Close()
-			sum, err := keys.Files(d, globs)
+			sum, err := keys.Files(ctx, d, globs)
 			if errors.Is(err, keys.ErrNoMatch) {
 				err = fail.Errorf(fail.Usage, "%w", err).WithHint("files are looked for below %q; check them out, or correct the pattern", a.dir())
 			}
@@ -198,10 +198,10 @@ type candidate struct {
 }
 
 // candidates are the keys to look under, best first.
-func (a *Archives) candidates(x *Archive) (all []candidate, err error) {
+func (a *Archives) candidates(ctx context.Context, x *Archive) (all []candidate, err error) {
 	all = []candidate{{key: x.Key}}
 	for _, t := range x.spec.Fallbacks {
-		key, prefix, err := keys.Fallback(t, a.source())
+		key, prefix, err := keys.Fallback(t, a.source(ctx))
 		if err != nil {
 			return all, err
 		}

@@ -29,7 +29,10 @@ func Restore(ctx context.Context, log *logs.Log, a Archives) ([]*Archive, error)
 	budget := cmp.Or(a.Budget, DefaultBudget)
 	limited, cancel := limited(ctx, budget)
 	defer cancel()
-	all := a.Resolve()
+	all := a.Resolve(limited)
+	if ctx.Err() != nil {
+		return all, context.Cause(ctx)
+	}
 	for _, x := range all {
 		if x.err != nil {
 			if fail.Of(x.err) == fail.Usage && !errors.Is(x.err, keys.ErrNoMatch) && x.Key == "" && x.store == nil {
@@ -74,7 +77,7 @@ func (x *Archive) say(log *logs.Log) {
 
 // restore looks for an archive and extracts it. A damaged one is as good as none: the next key may do.
 func (a *Archives) restore(ctx context.Context, log *logs.Log, x *Archive) error {
-	all, err := a.candidates(x)
+	all, err := a.candidates(ctx, x)
 	if err != nil && len(all) == 0 {
 		return err
 	}
@@ -206,7 +209,7 @@ func (a *Archives) remember(ctx context.Context, log *logs.Log, x *Archive, arch
 func Present(ctx context.Context, a Archives) ([]*Archive, error) {
 	limited, cancel := limited(ctx, cmp.Or(a.Budget, DefaultBudget))
 	defer cancel()
-	all := a.Resolve()
+	all := a.Resolve(limited)
 	for _, x := range all {
 		if x.err != nil {
 			continue

@@ -1,6 +1,7 @@
 package task
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -118,7 +119,7 @@ func (t *Task) planArchives(say func(step, format string, args ...any), v *value
 		a.Dir = repos[0].Dir
 	}
 	a.Tree = func(path string) (string, error) { return checkout.TreeHash(a.Dir, path) }
-	for i, x := range a.Resolve() {
+	for i, x := range a.Resolve(context.Background()) {
 		s := a.Specs[i]
 		policy := s.Policy
 		if a.Policy != "" {

@@ -2,6 +2,7 @@ package keys
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -25,9 +26,9 @@ var ErrNoMatch = errors.New("no file fits")
 // its name, and the SHA-256 of its content.
 //
 // In a pattern * and ? and [a-z] stand for parts of a name, ** for any number of directories and, at its end, for all that is below. Hidden files are no
-// exception, but what is called .git is left out. No link is followed. A pattern that leads out of dir is fail.Usage.
-func Files(dir *fsx.Dir, globs []string) ([]byte, error) {
-	w := &walk{fits: make([]bool, len(globs))}
+// exception, but what is called .git is left out. No link is followed. A pattern that leads out of dir is fail.Usage. A context that ends ends it with its cause.
+func Files(ctx context.Context, dir *fsx.Dir, globs []string) ([]byte, error) {
+	w := &walk{ctx: ctx, fits: make([]bool, len(globs))}
 	var states []state
 	for i, g := range globs {
 		parts, err := parseGlob(g)
@@ -70,6 +71,7 @@ type file struct {
 
 // walk is in a directory once, with all patterns: with each at a time, a tree can be made in which several ** take for ever.
 type walk struct {
+	ctx   context.Context
 	globs [][]string
 	fits  []bool // of each pattern, whether it fits any file
 	found []file
@@ -112,6 +114,9 @@ func (w *walk) dir(d *fsx.Dir, prefix string, states []state, levels int) error 
 		return err
 	}
 	for _, name := range names {
+		if w.ctx.Err() != nil {
+			return context.Cause(w.ctx)
+		}
 		if name == ".git" {
 			continue
 		}
@@ -133,7 +138,7 @@ func (w *walk) visit(d *fsx.Dir, prefix, name string, below []state, ends []int,
 	case err != nil:
 		return err
 	case st.IsRegular() && len(ends) > 0:
-		sum, err := digest(d, name)
+		sum, err := digest(w.ctx, d, name)
 		if err != nil {
 			return err
 		}
@@ -153,7 +158,7 @@ func (w *walk) visit(d *fsx.Dir, prefix, name string, below []state, ends []int,
 }
 
 // digest is the SHA-256 of a file's content.
-func digest(d *fsx.Dir, name string) ([]byte, error) {
+func digest(ctx context.Context, d *fsx.Dir, name string) ([]byte, error) {
 	f, err := d.OpenFile(name, unix.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
@@ -165,6 +170,19 @@ func digest(d *fsx.Dir, name string) ([]byte, error) {
 		return nil, &fs.PathError{Op: "read", Path: f.Name(), Err: unix.EINVAL}
 	}
 	h := sha256.New()
-	_, err = io.Copy(h, f)
+	_, err = io.Copy(h, reader{ctx, f})
 	return h.Sum(nil), err
+}
+
+// reader reads until its context ends.
+type reader struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r reader) Read(b []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	return r.Reader.Read(b)
 }

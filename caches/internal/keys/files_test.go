@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -70,24 +72,24 @@ func TestFiles(t *testing.T) {
 		{[]string{"l*l"}, []string{long}},
 		{[]string{"*"}, []string{"go.sum", "a.lock", "A", "a-b", ".gitignore", "x[1]", long}},
 	} {
-		if got, err := Files(d, c.globs); err != nil || string(got) != sum(c.want...) {
+		if got, err := Files(t.Context(), d, c.globs); err != nil || string(got) != sum(c.want...) {
 			t.Errorf("%q is not %q: %v", c.globs, c.want, err)
 		}
 	}
 	for _, glob := range []string{"none", "link/go.sum", "link/**", "l.lock", "a/dead.lock", "fifo.lock", "a", "a/sub", ".git", ".git/go.sum", ".git/**", "a/sub/.git", "a/none/**", "go.sum/**", "go.sum/x", "x[1]", "GO.SUM"} {
-		if sum, err := Files(d, []string{"go.sum", glob}); !errors.Is(err, ErrNoMatch) || !strings.Contains(err.Error(), glob) {
+		if sum, err := Files(t.Context(), d, []string{"go.sum", glob}); !errors.Is(err, ErrNoMatch) || !strings.Contains(err.Error(), glob) {
 			t.Errorf("%s: %x, %v", glob, sum, err)
 		}
 	}
 	for _, glob := range []string{"", ".", "./", "..", "../x", "a/../x", "a/..", "/etc/passwd", "a//b", "a/", "[", "a/[b", `a\`, "a/./b", "././a"} {
-		if sum, err := Files(d, []string{"go.sum", glob}); err == nil || fail.Of(err) != fail.Usage || fail.Hint(err) == "" {
+		if sum, err := Files(t.Context(), d, []string{"go.sum", glob}); err == nil || fail.Of(err) != fail.Usage || fail.Hint(err) == "" {
 			t.Errorf("%s: %x, %v", glob, sum, err)
 		}
 	}
 	if err := os.WriteFile(root+"/go.sum", []byte("changed"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := Files(d, []string{"go.sum"}); err != nil || string(got) == sum("go.sum") {
+	if got, err := Files(t.Context(), d, []string{"go.sum"}); err != nil || string(got) == sum("go.sum") {
 		t.Errorf("a change is not seen: %v", err)
 	}
 }
@@ -99,8 +101,8 @@ func TestFilesOrder(t *testing.T) {
 	d, _ := tree(t, names...)
 	slices.Reverse(names)
 	e, _ := tree(t, names...)
-	a, err := Files(d, []string{"**"})
-	b, err2 := Files(e, []string{"e*", "**/f", "**"})
+	a, err := Files(t.Context(), d, []string{"**"})
+	b, err2 := Files(t.Context(), e, []string{"e*", "**/f", "**"})
 	if err := errors.Join(err, err2); err != nil || string(a) != string(b) || string(a) != sum(names...) {
 		t.Error(err)
 	}
@@ -109,7 +111,7 @@ func TestFilesOrder(t *testing.T) {
 // A directory is in the walk once, however many ways a pattern has to lead there: a thousand of thousands here.
 func TestFilesManyWays(t *testing.T) {
 	d, root := tree(t, strings.Repeat("a/", 60)+"f")
-	w := &walk{globs: [][]string{strings.Split(strings.Repeat("**/a/", 25)+"f", "/")}, fits: make([]bool, 1)}
+	w := &walk{ctx: t.Context(), globs: [][]string{strings.Split(strings.Repeat("**/a/", 25)+"f", "/")}, fits: make([]bool, 1)}
 	if err := w.dir(d, "", []state{{}}, 100); err != nil || len(w.found) != 1 || !w.fits[0] {
 		t.Errorf("%d, %v", len(w.found), err)
 	}
@@ -183,4 +185,21 @@ func FuzzGlob(f *testing.F) {
 			t.Errorf("%q and %q: %v", pattern, names, got)
 		}
 	})
+}
+
+// Neither the number of files nor the length of one keeps a task that is cancelled.
+func TestFilesUntilTheContextEnds(t *testing.T) {
+	d, root := tree(t, "a")
+	if err := os.Truncate(filepath.Join(root, "a"), 1<<42); err != nil {
+		t.Skip(err) // what the file system cannot hold
+	}
+	why := errors.New("cancelled")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 10*time.Millisecond, why)
+	defer cancel()
+	if sum, err := Files(ctx, d, []string{"a"}); !errors.Is(err, why) {
+		t.Errorf("%x, %v", sum, err)
+	}
+	if sum, err := Files(ctx, d, []string{"none"}); !errors.Is(err, why) {
+		t.Errorf("after it: %x, %v", sum, err)
+	}
 }
