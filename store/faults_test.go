@@ -69,6 +69,36 @@ func TestACutDownloadGoesOnWhereItWasCut(t *testing.T) {
 	}
 }
 
+// A server may send less than it was asked for (RFC 9110, section 15.3.7): what came is not all.
+func TestAServerThatSendsSmallParts(t *testing.T) {
+	body := content(300_000)
+	for name, open := range map[string]func(s *server) store.Store{
+		"web": func(s *server) store.Store { return open(t, s.URL, store.Options{Policy: quick(), Temp: t.TempDir()}) },
+		"s3":  func(s *server) store.Store { return bucketAt(t, s, store.Options{}) },
+	} {
+		s := serve(t, func(w http.ResponseWriter, r *http.Request, n int) bool {
+			var from int
+			fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from)
+			to := min(from+100_000, len(body))
+			w.Header().Set("ETag", `"one"`)
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, to-1, len(body)))
+			w.Header().Set("Last-Modified", "Fri, 02 Jan 2026 03:05:05 GMT")
+			w.WriteHeader(http.StatusPartialContent)
+			w.Write(body[from:to])
+			return true
+		})
+		f, info, err := open(s).Get(t.Context(), "k", store.GetOptions{})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		defer f.Close()
+		if got, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<40)); string(got) != string(body) || info.Size != int64(len(body)) || err != nil {
+			t.Errorf("%s: %d bytes, %+v, %v; asked for %s", name, len(got), info, err, s.seen(ranges))
+		}
+	}
+}
+
 // A server that knows no ranges gives the whole once more.
 func TestAServerWithoutRanges(t *testing.T) {
 	body := content(200_000)

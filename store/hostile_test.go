@@ -1,6 +1,8 @@
 package store_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -112,6 +114,29 @@ func TestAnswersWithoutEnd(t *testing.T) {
 			if err != nil && len(err.Error()) > 1000 {
 				t.Errorf("%s with %d: an error of %d bytes", method, status, len(err.Error()))
 			}
+		}
+	}
+}
+
+// An object is as long as it likes to be, but ends with the context, and nothing of it stays.
+func TestAnObjectWithoutEnd(t *testing.T) {
+	var taken atomic.Int64
+	s := serve(t, func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		w.Header().Set("Last-Modified", "Fri, 02 Jan 2026 03:05:05 GMT")
+		flood(w, &taken)
+		return true
+	})
+	why := errors.New("enough")
+	for name, at := range map[string]string{"web": s.URL, "s3": "s3://bucket?endpoint=" + s.URL} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		o := store.Options{Env: s3Env(), Policy: quick(), Temp: t.TempDir()}
+		_, _, err := open(t, at, o).Get(ctx, "k", store.GetOptions{Progress: func(done, _ int64) {
+			if done > 5<<20 {
+				cancel(why)
+			}
+		}})
+		if !errors.Is(err, why) || len(names(t, o.Temp)) > 0 {
+			t.Errorf("%s: %v, %q", name, err, names(t, o.Temp))
 		}
 	}
 }

@@ -253,13 +253,21 @@ func (w *web) Get(ctx context.Context, key string, o GetOptions) (*os.File, Info
 		case o.Last > 0:
 			p.total = total(res.Header.Get("Content-Range"))
 		default:
-			p.from = start(res.Header.Get("Content-Range"))
+			p.isPart(res.Header.Get("Content-Range"))
 		}
 		if sum := res.Header.Get("X-Checksum-SHA256"); sum != "" && res.StatusCode == http.StatusOK {
 			p.sum = func(f *os.File) error { return check(f, sum) }
 		}
 		return p, nil
 	})
+}
+
+// isPart notes where a part begins, and how much there is from there on: a server may send less than it was asked for.
+func (p *piece) isPart(contentRange string) {
+	p.from = start(contentRange)
+	if all := total(contentRange); all > p.from {
+		p.Size = all - p.from
+	}
 }
 
 // start is the first number of "bytes 5-9/10" (RFC 9110, section 14.4); -1 if it is none.

@@ -208,7 +208,7 @@ func (s *s3) Get(ctx context.Context, key string, o GetOptions) (*os.File, Info,
 		case o.Last > 0:
 			p.total = total(part)
 		default:
-			p.from = start(part)
+			p.isPart(part)
 		}
 		return p, nil
 	})
