@@ -13,6 +13,7 @@ import (
 
 	"run-task/internal/fail"
 	"run-task/internal/fsx"
+	"run-task/internal/mask"
 )
 
 // credentials are those of the variables, else of the user's file (docs.aws.amazon.com, "Configuration and credential file settings"), else, where the variables or the
@@ -78,10 +79,7 @@ func near(host string) bool {
 }
 
 func (o *Options) static(id, secret, token string) *credentials.Credentials {
-	o.Log.Mask(secret)
-	if token != "" {
-		o.Log.Mask(token)
-	}
+	o.Log.Mask(append(mask.Forms(secret), mask.Forms(token)...)...)
 	return credentials.NewStaticV4(id, secret, token)
 }
 

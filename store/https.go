@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"run-task/internal/fail"
+	"run-task/internal/mask"
 	"run-task/internal/retry"
 )
 
@@ -50,7 +51,14 @@ func openHTTP(u *url.URL, o Options) (Store, error) {
 		}
 	}
 	if w.login != nil {
-		o.Log.Mask(w.login.Secret, base64.StdEncoding.EncodeToString([]byte(w.login.User+":"+w.login.Secret)))
+		o.Log.Mask(append(mask.Forms(w.login.Secret), base64.StdEncoding.EncodeToString([]byte(w.login.User+":"+w.login.Secret)))...)
+	}
+	for _, values := range base.Query() { // a signature is one of them; the short ones are ordinary words
+		for _, v := range values {
+			if len(v) >= 16 && !strings.Contains(v, "{key}") {
+				o.Log.Mask(mask.Forms(v)...)
+			}
+		}
 	}
 	return w, nil
 }
@@ -86,7 +94,7 @@ func checkRedirect(r *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// secretHeader tells whether a header is none of those that we set for the object's sake.
+// secretHeader tells whether a header is none of those that we set for the object's sake. A Referer has the query, and so what a presigned URL is good for.
 func secretHeader(name string) bool {
 	switch name {
 	case "Range", "If-Match", "If-None-Match", "User-Agent", "Content-Type", "Expect":

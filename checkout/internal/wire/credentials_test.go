@@ -13,6 +13,7 @@ import (
 
 	"run-task/internal/fail"
 	"run-task/internal/logs"
+	"run-task/internal/mask"
 	"run-task/tests/gitserver"
 )
 
@@ -159,7 +160,7 @@ func TestSecretsAreMasked(t *testing.T) {
 	for secret, header := range map[string]string{
 		token: basic("joe", token), "n3t/rc@secret": basic("joe", "n3t/rc@secret"), "us3r/t@ken": basic("us3r/t@ken", "x-oauth-basic"), "l0ne/t@ken": basic("l0ne/t@ken", ""),
 	} {
-		for _, form := range append(forms(secret), header) {
+		for _, form := range append(mask.Forms(secret), header) {
 			b.Reset()
 			log.Infof("the server says %s!", form)
 			if !strings.Contains(b.String(), "[MASKED]") || strings.Contains(b.String(), form) {

@@ -2,17 +2,9 @@ package wire
 
 import (
 	"encoding/base64"
-	"net/url"
-	"strings"
-)
 
-// forms are all that a server or a library may make of a secret when it repeats it.
-func forms(secret string) []string {
-	if secret == "" {
-		return nil
-	}
-	return []string{secret, url.QueryEscape(secret), url.PathEscape(secret), url.User(secret).String(), strings.TrimPrefix(url.UserPassword("", secret).String(), ":")}
-}
+	"run-task/internal/mask"
+)
 
 // basic is a user and password as HTTP carries them.
 func basic(user, password string) string {
@@ -23,10 +15,10 @@ func basic(user, password string) string {
 func (c Credentials) secrets() (all []string) {
 	for _, l := range c.Logins {
 		if tokenIsUser(l.Password) {
-			all = append(all, forms(l.User)...)
+			all = append(all, mask.Forms(l.User)...)
 		}
 		if l.User+l.Password != "" {
-			all = append(append(all, forms(l.Password)...), basic(l.user(), l.Password))
+			all = append(append(all, mask.Forms(l.Password)...), basic(l.user(), l.Password))
 		}
 	}
 	return all

@@ -14,6 +14,7 @@ import (
 
 	"run-task/internal/fail"
 	"run-task/internal/logs"
+	"run-task/internal/mask"
 	"run-task/internal/retry"
 	"run-task/internal/roots"
 )
@@ -99,7 +100,7 @@ func masked(log *logs.Log, proxy func(*http.Request) (*url.URL, error)) func(*ht
 		p, err := proxy(r)
 		if p != nil && p.User != nil {
 			password, _ := p.User.Password()
-			for _, secret := range append(forms(password), basic(p.User.Username(), password)) {
+			for _, secret := range append(mask.Forms(password), basic(p.User.Username(), password)) {
 				log.Mask(secret)
 			}
 		}

@@ -24,6 +24,7 @@ import (
 
 	"run-task/internal/fail"
 	"run-task/internal/logs"
+	"run-task/internal/mask"
 	"run-task/tests/gitserver"
 )
 
@@ -282,7 +283,7 @@ func TestProxyPasswordsAreMasked(t *testing.T) {
 	if err := Check(t.Context(), log, cl.u, cl.o); fail.Of(err) != fail.Denied {
 		t.Error(err)
 	}
-	for _, form := range append(forms(token), basic("joe", token)) {
+	for _, form := range append(mask.Forms(token), basic("joe", token)) {
 		if said := log.Masked("the proxy says " + form); said != "the proxy says [MASKED]" {
 			t.Errorf("not masked: %s", said)
 		}

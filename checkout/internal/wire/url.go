@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"run-task/internal/fail"
+	"run-task/internal/mask"
 )
 
 // URL says where a repository is. Printing one never shows a secret.
@@ -199,9 +200,9 @@ func (u URL) secrets() []string {
 		return nil
 	}
 	user, password, _ := strings.Cut(u.userinfo, ":")
-	all := append(forms(u.password), password)
+	all := append(mask.Forms(u.password), password)
 	if u.Scheme != "ssh" && tokenIsUser(u.password) {
-		all = append(append(all, forms(u.User)...), user)
+		all = append(append(all, mask.Forms(u.User)...), user)
 	}
 	return append(all, basic(u.User, u.password))
 }
