@@ -98,7 +98,17 @@ func (j *job) own(ctx context.Context, log *logs.Log) error {
 			return err
 		}
 	}
-	return perms.Provide(log, j.Provide, j.Identity)
+	if err := perms.Provide(log, j.Provide, j.Identity); err != nil {
+		return err
+	}
+	for _, dir := range j.Stores { // one that cannot be made, as on a read-only volume, is as good as one that cannot be reached
+		if err := perms.Provide(log, []string{dir}, j.Identity); fail.Of(err) == fail.Usage {
+			return err
+		} else if err != nil {
+			log.Warnf("%v", err)
+		}
+	}
+	return nil
 }
 
 func (j *job) become(_ context.Context, log *logs.Log) error {

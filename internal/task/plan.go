@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"run-task/checkout"
@@ -38,7 +39,7 @@ func (t *Task) plan(out io.Writer, v *values, where map[string]string) error {
 	for _, d := range t.Chown {
 		say("perms", "give %q and all in it to uid %d, gid %d (%s)", d, t.Identity.UID, t.Identity.GID, v.where("chown"))
 	}
-	for _, d := range t.Provide {
+	for _, d := range slices.Concat(t.Provide, t.Stores) {
 		if t.Identity.Drop {
 			say("perms", "make %q for the user if only root can", d)
 		}

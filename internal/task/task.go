@@ -25,6 +25,7 @@ type Task struct {
 	Caches    caches.Options
 	Chown     []string // given to the user, with all in them
 	Provide   []string // directories that root makes for the user, if only root can
+	Stores    []string // the same for those of archives and published commits, which a task can do without
 	Checkouts checkout.Options
 	Archives  caches.Archives
 	Copies    []caches.CopySpec
@@ -294,7 +295,7 @@ func (t *Task) provideStores() {
 		locations = append(locations, cmp.Or(s.Store, t.Archives.Default))
 	}
 	for _, l := range locations {
-		t.Provide = append(t.Provide, storeDir(l)...)
+		t.Stores = append(t.Stores, storeDir(l)...)
 	}
 }
 
