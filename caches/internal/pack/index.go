@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path"
+	"time"
 
 	"run-task/internal/fsx"
 )
@@ -25,7 +26,7 @@ type Index struct {
 // not there any more is left out.
 func (a *Archive) Record(ctx context.Context, root *fsx.Dir, f *os.File) (*Index, error) {
 	w := bufio.NewWriterSize(f, 1<<16)
-	newest, coarse := int64(0), true
+	x := &Index{r: bufio.NewReaderSize(f, 1<<16), trusted: tick(root)}
 	dirs := []openDir{{"", hold(root).share()}}
 	defer func() {
 		for _, d := range dirs[1:] {
@@ -55,7 +56,6 @@ func (a *Archive) Record(ctx context.Context, root *fsx.Dir, f *os.File) (*Index
 		if err != nil || !st.IsRegular() || st.Size != e.Size || !st.SameTime(fsx.Stat{MtimeSec: e.Sec, MtimeNsec: int64(e.Nsec)}) { // somebody has changed it already
 			return nil
 		}
-		newest, coarse = max(newest, changed(st)), coarse && st.CtimeNsec == 0
 		b = b[:0]
 		for _, n := range []uint64{st.Dev, st.Ino, uint64(st.Size), uint64(changed(st))} {
 			b = binary.LittleEndian.AppendUint64(b, n)
@@ -71,12 +71,33 @@ func (a *Archive) Record(ctx context.Context, root *fsx.Dir, f *os.File) (*Index
 	if err == nil {
 		_, err = f.Seek(0, io.SeekStart)
 	}
-	// A change in the same tick of the file system's clock would not be seen. Nobody's ticks are longer than 10 ms where there are parts of a second at all, and 2 s elsewhere.
-	tick := int64(10e6)
-	if coarse {
-		tick = 2e9
+	return x, err
+}
+
+// tick waits until a file in the directory that is changed from now on has another time of change than what was changed before, a few milliseconds, and gives the first such time. Where that takes longer it
+// is one that the last files to be changed have, too.
+func tick(root *fsx.Dir) (now int64) {
+	first := int64(math.MinInt64)
+	for range 30 {
+		st, err := root.Stat()
+		if err == nil {
+			err = root.SetTime(".", st.MtimeSec, st.MtimeNsec) // that it is changed shows the file system's time
+		}
+		if err == nil {
+			st, err = root.Stat()
+		}
+		if err != nil {
+			return math.MinInt64
+		}
+		if now = changed(st); first == math.MinInt64 {
+			first = now
+		}
+		if now > first {
+			break
+		}
+		time.Sleep(time.Millisecond)
 	}
-	return &Index{r: bufio.NewReaderSize(f, 1<<16), trusted: newest - tick}, err
+	return now
 }
 
 func changed(st fsx.Stat) int64 {

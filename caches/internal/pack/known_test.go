@@ -185,6 +185,23 @@ func TestChangesAtOnce(t *testing.T) {
 	}
 }
 
+// What was extracted last need not be read again either, though it has the time of the very end.
+func TestTheOnlyFileIsKnown(t *testing.T) {
+	src, dir := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(src+"/only", []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	data, _ := written(t, src, Options{})
+	x := extracted(t, dir, data, Extraction{})
+	st, err := open(t, dir).Lstat("only")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, err := x.find("only", st); e == nil || err != nil {
+		t.Errorf("%+v, %v", e, err)
+	}
+}
+
 func TestXattrs(t *testing.T) {
 	src, dst := t.TempDir(), t.TempDir()
 	if err := errors.Join(os.Mkdir(src+"/d", 0o755), os.WriteFile(src+"/f", []byte("x"), 0o644), os.WriteFile(src+"/big", make([]byte, bigFile), 0o444)); err != nil {
