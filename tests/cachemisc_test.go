@@ -147,9 +147,15 @@ func TestCacheOwners(t *testing.T) {
 			if got := ownersOf(t, dir+"/on/the/way/tree"); got != want {
 				t.Errorf("restored\n%s\nwant\n%s", got, want)
 			}
-			for line := range strings.Lines(ownersOf(t, dir)) {
+			all := ownersOf(t, dir)
+			for line := range strings.Lines(all) {
 				if !strings.Contains(line, " "+c.ids+" ") {
 					t.Errorf("not the user's: %s", line)
+				}
+			}
+			for _, way := range []string{"/on", "/on/the", "/on/the/way"} {
+				if !strings.Contains(all, "040755 "+c.ids+" "+way+"\n") {
+					t.Errorf("%s is not there with the modes of a new directory:\n%s", way, all)
 				}
 			}
 		})
