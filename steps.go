@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -203,8 +204,15 @@ func (j *job) restore(ctx context.Context, log *logs.Log) (err error) {
 func (j *job) archives(log *logs.Log) caches.Archives {
 	a := j.Archives
 	a.Dir, a.Store.Log = j.Dir(j.done), log
-	if len(j.done) == 1 {
-		a.Tree = func(path string) (string, error) { return checkout.TreeHash(j.done[0].Dir, path) }
+	dir := ""
+	switch {
+	case len(j.done) == 1:
+		dir = j.done[0].Dir
+	case j.CacheJob != nil: // an earlier run-task may have checked it out
+		dir = cmp.Or(a.Dir, ".")
+	}
+	if dir != "" {
+		a.Tree = func(path string) (string, error) { return checkout.TreeHash(dir, path) }
 	}
 	return a
 }

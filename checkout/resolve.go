@@ -44,6 +44,9 @@ func (p *pin) paths(paths []string) (map[string]string, error) {
 
 func (p *pin) path(path string) (plumbing.Hash, error) {
 	at, dir := p.tree, true
+	if path == "." {
+		return at, nil
+	}
 	for name := range strings.SplitSeq(strings.Trim(path, "/"), "/") {
 		if !dir {
 			return at, absent(p, path)

@@ -235,27 +235,35 @@ func TestCacheUnchanged(t *testing.T) {
 	}
 }
 
-// Files and trees of the commit make keys, also before the checkout is there.
+// {{tree}} is what git says, of directories, files and the whole commit, also where the objects are another repository's.
 func TestCacheKeysOfCommits(t *testing.T) {
 	t.Parallel()
 	r := newRepo(t)
-	k := newTrunk(t)
-	head := gitOut(t, r.Path, "rev-parse", r.SHA["tip"]+"^{tree}")
-	var entry string
-	for line := range strings.Lines(gitOut(t, r.Path, "ls-tree", r.SHA["tip"])) {
-		if f := strings.Fields(line); f[1] == "tree" {
-			entry = f[3] + " " + f[2]
-		}
-	}
-	name, hash, _ := strings.Cut(entry, " ")
-	if head == "" || hash == "" {
-		t.Fatalf("no tree in %q", entry)
-	}
-	args := slices.Concat([]string{"run-task"}, asUser(), []string{"--checkout", "src", "--repo", r.Path, "--sha", r.SHA["tip"],
-		"--cache-archive", fmt.Sprintf(`path=out,key={{tree "%s"}}-{{arch}},policy=pull-push,store=%s`, name, k.store), "--", "mkdir", "out"})
-	code, _, stderr := (&command{dir: k.dir, args: args}).run(t)
-	if keys := k.keys(); code != 0 || len(keys) != 1 || !strings.HasPrefix(keys[0], hash+"-") {
-		t.Errorf("exit %d, %q, want %s\n%s", code, keys, hash, stderr)
+	for name, where := range map[string][]string{
+		"its own":  {"--checkout", "src"},
+		"borrowed": {"--git-store", "git", "--checkout", "src,alternates=true"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			k := newTrunk(t)
+			args := slices.Concat([]string{"run-task", "--repo", r.Path, "--sha", r.SHA["tip"], "--cwd", "."}, asUser(), where)
+			var want, dirs []string
+			for i, path := range []string{"deep/er", "deep/", "run.sh", "."} {
+				dirs = append(dirs, fmt.Sprint("out", i))
+				args = append(args, "--cache-archive", fmt.Sprintf(`path=out%d,key=%d-{{tree "%s"}},policy=pull-push,store=%s`, i, i, path, k.store))
+				want = append(want, fmt.Sprintf("%d-%s", i, gitOut(t, r.Path, "rev-parse", r.SHA["tip"]+":"+strings.Trim(strings.TrimPrefix(path, "."), "/"))))
+			}
+			code, _, stderr := (&command{dir: k.dir, args: append(append(args, "--", "mkdir"), dirs...)}).run(t)
+			if keys := k.keys(); code != 0 || !slices.Equal(keys, want) {
+				t.Errorf("exit %d, %q, want %q\n%s", code, keys, want, stderr)
+			}
+			for dir, wants := range map[string]string{"src": want[0][2:] + "\n", ".": ""} { // alone, in what an earlier run checked out
+				code, stdout, stderr := (&command{dir: k.dir, args: slices.Concat([]string{"run-task", "cache", "key", "--cwd", dir}, asUser(), []string{"--cache-archive", `path=x,key={{tree "deep/er"}},store=` + k.store})}).run(t)
+				if stdout != wants || (code == 64) != (wants == "") || code != 0 && code != 64 {
+					t.Errorf("in %s: exit %d, %q\n%s", dir, code, stdout, stderr)
+				}
+			}
+		})
 	}
 }
 
