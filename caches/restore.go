@@ -91,7 +91,7 @@ func (a *Archives) restore(ctx context.Context, log *logs.Log, x *Archive) error
 			err = a.fetch(ctx, log, x, key)
 		}
 		switch {
-		case isMissing(err) || err == nil && key == "":
+		case err == errMiss || err == nil && key == "":
 			continue
 		case errors.Is(err, pack.ErrDamaged):
 			bad = cmp.Or(bad, fmt.Errorf("%q: %w", key, err))
@@ -136,13 +136,19 @@ func (a *Archives) look(ctx context.Context, log *logs.Log, x *Archive, c candid
 	return strings.TrimSuffix(newest.Key, suffix), nil
 }
 
-// fetch gets an archive and lands it.
+// errMiss is that a store has nothing under a key, and not that something else is missing.
+var errMiss = errors.New("there is no such archive")
+
+// fetch gets an archive and lands it; errMiss if there is none.
 func (a *Archives) fetch(ctx context.Context, log *logs.Log, x *Archive, key string) error {
 	p := log.Progress()
 	defer p.Done()
 	f, info, err := x.store.Get(ctx, key+suffix, store.GetOptions{Progress: func(done, total int64) {
 		p.Updatef("getting %q: %s of %s", key, logs.Bytes(done), logs.Bytes(max(total, 0)))
 	}})
+	if isMissing(err) {
+		return errMiss
+	}
 	if err != nil {
 		return err
 	}

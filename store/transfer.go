@@ -58,7 +58,8 @@ func (o *Options) transport() (*http.Transport, error) {
 func (o *Options) temp() (*os.File, error) {
 	f, err := fsx.Temp(cmp.Or(o.Temp, os.TempDir()))
 	if err != nil {
-		return nil, fail.Errorf(fail.IO, "make a temporary file: %w", err).WithHint("set TMPDIR to a directory that uid %d can write, and that has room for what is sent and got", os.Geteuid())
+		// Not wrapped: a directory that is missing here is no object that is missing there.
+		return nil, fail.Errorf(fail.IO, "make a temporary file: %v", err).WithHint("set TMPDIR to a directory that uid %d can write, and that has room for what is sent and got", os.Geteuid())
 	}
 	return f, nil
 }

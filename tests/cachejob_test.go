@@ -134,6 +134,10 @@ func TestCacheTrouble(t *testing.T) {
 		"hangs":         {func(k *trunk) { k.store = hang.URL + "/x" }, 69},
 		"closed port":   {func(k *trunk) { k.store = "http://127.0.0.1:1/x" }, 69},
 		"denied":        {func(k *trunk) { k.store = denied.URL + "/x" }, 77},
+		"no room for what is got": {func(k *trunk) {
+			k.env = append(k.env, "TMPDIR="+k.dir+"/none")
+			k.store = denied.URL + "/x"
+		}, 74},
 		"no such files": {func(k *trunk) { k.store += `,fallback={{files "no.lock"}}` }, 0},
 		"nothing there": {func(k *trunk) {}, 0},
 		"a file in place": {func(k *trunk) {
