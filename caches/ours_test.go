@@ -151,7 +151,12 @@ func TestADirectoryThatChangesAllTheTime(t *testing.T) {
 		really(d)
 		do(t, os.Mkdir(dir+"/x", 0o755), os.Remove(dir+"/x"))
 	})
-	_, err := check(o)
+	var err error
+	for range 50 { // a machine that stands still after a change sees a directory that has not changed for long
+		if _, err = check(o); err != nil {
+			break
+		}
+	}
 	wantReason(t, err, fail.Busy)
 }
 
