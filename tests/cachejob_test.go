@@ -127,13 +127,13 @@ func TestCacheTrouble(t *testing.T) {
 		prepare func(k *trunk)
 		strict  int
 	}{
-		"flipped":       {spoil(func(b []byte) []byte { b[len(b)/2] ^= 1; return b }), 65},
-		"cut off":       {spoil(func(b []byte) []byte { return b[:len(b)-1] }), 65},
-		"empty":         {spoil(func(b []byte) []byte { return nil }), 65},
-		"another's":     {spoil(func(b []byte) []byte { return []byte(strings.Repeat("x", 5000)) }), 65},
-		"hangs":         {func(k *trunk) { k.store = hang.URL + "/x" }, 69},
-		"closed port":   {func(k *trunk) { k.store = "http://127.0.0.1:1/x" }, 69},
-		"denied":        {func(k *trunk) { k.store = denied.URL + "/x" }, 77},
+		"flipped":     {spoil(func(b []byte) []byte { b[len(b)/2] ^= 1; return b }), 65},
+		"cut off":     {spoil(func(b []byte) []byte { return b[:len(b)-1] }), 65},
+		"empty":       {spoil(func(b []byte) []byte { return nil }), 65},
+		"another's":   {spoil(func(b []byte) []byte { return []byte(strings.Repeat("x", 5000)) }), 65},
+		"hangs":       {func(k *trunk) { k.store = hang.URL + "/x" }, 69},
+		"closed port": {func(k *trunk) { k.store = "http://127.0.0.1:1/x" }, 69},
+		"denied":      {func(k *trunk) { k.store = denied.URL + "/x" }, 77},
 		"no room for what is got": {func(k *trunk) {
 			k.env = append(k.env, "TMPDIR="+k.dir+"/none")
 			k.store = denied.URL + "/x"
