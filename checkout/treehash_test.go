@@ -49,7 +49,7 @@ func TestTreeHash(t *testing.T) {
 		borrow   bool
 	}{
 		{"own", shas[0], 1, nil, false}, {"own", shas[1], 1, nil, false}, {"own", shas[2], 1, nil, false}, {"own", shas[0], 1, nil, false}, {"own", shas[2], 0, nil, false},
-		{"copied", shas[1], 1, shared, false}, {"borrowed", shas[1], 1, shared, true}, {"borrowed", shas[2], 0, shared, true}, {"own", shas[2], 0, nil, false},
+		{"copied", shas[1], 1, shared, false}, {"borrowed", shas[1], 1, shared, true}, {"borrowed", shas[2], 1, shared, true}, {"borrowed", shas[0], 0, shared, true}, {"own", shas[2], 0, nil, false},
 	} {
 		tree := filepath.Join(dir, step.dir)
 		o := Options{Store: step.store, Repos: []Repo{{Dir: tree, URL: url, SHA: step.sha, Depth: step.depth, Alternates: step.borrow}}}
